@@ -1,0 +1,245 @@
+/**
+ * The messages of the host–agent channel. Requests are answered in any order, matched by `id`; the
+ * agent begins them in the order they came, so `setup` and `spawn` may be sent in one go.
+ *
+ * Names of users, paths and environment are strings of UTF-8.
+ */
+
+/** Version of this protocol; an agent of another version is not used. */
+export const PROTOCOL_VERSION = 1;
+/** Name of the virtio-serial port the channel runs over. */
+export const PORT_NAME = "org.hull.agent.0";
+/** The process number of the container's own process. */
+export const INIT_PROCESS = 1;
+
+/** A request as it travels. `op` names a key of {@link Operations}. */
+export type Request = {
+  [Op in OperationName]: { id: number; op: Op; args: Operations[Op]["args"] };
+}[OperationName];
+
+/** The answer to the request of the same `id`. */
+export type Response =
+  | { id: number; ok: true; result: unknown }
+  | { id: number; ok: false; error: AgentError };
+
+/** Why an operation failed. */
+export interface AgentError {
+  code: AgentErrorCode;
+  message: string;
+  /** Name of the errno where a system call failed, e.g. "ENOENT". */
+  errno?: string;
+}
+
+/**
+ * - `not-found`: no such process;
+ * - `executable-not-found`: argv[0] is not there (Docker's 127);
+ * - `executable-not-runnable`: it is there and cannot be executed (Docker's 126);
+ * - `no-such-user`: user or group not in the image's passwd or group file;
+ * - `invalid`: the request makes no sense now;
+ * - `system`: a system call failed.
+ */
+export type AgentErrorCode =
+  | "not-found"
+  | "executable-not-found"
+  | "executable-not-runnable"
+  | "no-such-user"
+  | "invalid"
+  | "system";
+
+/** Each operation's arguments and result. */
+export interface Operations {
+  /** Answers at once: the channel and the agent are alive. Also what `hello` said, afresh. */
+  hello: { args: Record<string, never>; result: Hello };
+  /** Makes the machine this container's: clock, entropy, names, network, root. Once a VM. */
+  setup: { args: Setup; result: SetupResult };
+  /** Starts a process. Answered when it was executed, or with why it could not be. */
+  spawn: { args: Spawn; result: { pid: number } };
+  /** Sends a signal to a process, or with `all` to every process of the container. */
+  signal: {
+    args: { process: number; signal: number; all?: boolean };
+    result: Record<string, never>;
+  };
+  /** Sets a terminal's size in characters. */
+  resize: {
+    args: { process: number; rows: number; columns: number };
+    result: Record<string, never>;
+  };
+  /** Forgets an ended process and its exit status; its streams must be acknowledged to their ends. */
+  release: { args: { process: number }; result: Record<string, never> };
+  /** The container's processes, as `ps` would list them (for `docker top`). */
+  processes: {
+    args: Record<string, never>;
+    result: { processes: ProcessInfo[] };
+  };
+  /** Ends what runs, flushes and unmounts everything. After the answer the VM may be powered off. */
+  shutdown: { args: Record<string, never>; result: Record<string, never> };
+}
+export type OperationName = keyof Operations;
+
+/** What the agent tells of itself: on boot as an event, and in answer to `hello`. */
+export interface Hello {
+  protocol: number;
+  /** Agent version and build. */
+  version: string;
+  /** Kernel release of the guest, e.g. "6.12.43". */
+  kernel: string;
+  /** The guest's boot ID: another one means another boot. */
+  bootId: string;
+  /** Milliseconds since the guest's kernel started. */
+  uptimeMs: number;
+  /** Set by `setup`: true once the machine belongs to a container. */
+  ready: boolean;
+  /** Every process not released yet. */
+  processes: ProcessState[];
+}
+
+/** A process as the agent knows it. */
+export interface ProcessState {
+  process: number;
+  pid: number;
+  exit?: ProcessExit;
+  /** Per output stream: bytes the agent has read from the process so far, and whether it ended. */
+  stdout: { produced: number; ended: boolean };
+  stderr: { produced: number; ended: boolean };
+  /** Bytes of stdin the agent has received. */
+  stdinReceived: number;
+}
+
+/** How a process ended. */
+export interface ProcessExit {
+  /** 0–255; 128 + signal when a signal ended it. */
+  code: number;
+  /** The signal that ended it, or 0. */
+  signal: number;
+  /** The container's memory limit (or the machine's) made the kernel kill a process. */
+  oomKilled: boolean;
+  /** Time of death in ms since the epoch, by the guest's clock. */
+  at: number;
+}
+
+/** What the agent says unasked. */
+export type AgentEvent =
+  | { event: "hello"; hello: Hello }
+  | { event: "exit"; process: number; exit: ProcessExit }
+  | { event: "oom" }
+  | { event: "log"; level: "info" | "warn" | "error"; message: string };
+
+/** A block device by its place: 0 is the first disk of the VM (`/dev/vda`). */
+export type DiskIndex = number;
+
+/** Everything that makes a fresh (or restored) machine this container's. */
+export interface Setup {
+  /** Milliseconds since the epoch. */
+  time: number;
+  /** At least 64 bytes of host entropy, base64. */
+  entropy: string;
+  hostname: string;
+  domainname: string;
+  /** 32 hex digits, or "" to keep the image's /etc/machine-id as it is. */
+  machineId: string;
+  network: NetworkSetup;
+  rootfs: RootfsSetup;
+  /** tmpfs and volume mounts inside the container, in order. */
+  mounts: MountSetup[];
+  /** Files the engine writes into the container before it starts (/etc/hosts, …). */
+  files: FileSetup[];
+  limits: Limits;
+  /** Kernel parameters of the container's namespaces, e.g. "net.core.somaxconn". */
+  sysctls: Record<string, string>;
+  /** Size of /dev/shm in bytes. */
+  shmSize: number;
+  /** True for --privileged: /sys and cgroups writable, nothing masked. */
+  privileged: boolean;
+  /** Paths hidden from / read-only for the container's processes. */
+  maskedPaths: string[];
+  readonlyPaths: string[];
+}
+
+export interface NetworkSetup {
+  interfaces: InterfaceSetup[];
+}
+
+/** One NIC, by its place among the VM's NICs (0 is the guest's first Ethernet device). */
+export interface InterfaceSetup {
+  index: number;
+  /** Name inside the container, e.g. "eth0". */
+  name: string;
+  mac: string;
+  mtu: number;
+  /** Addresses with prefix length, e.g. "172.17.0.2/16", "fd00::2/64". */
+  addresses: string[];
+  /** Default gateways (IPv4 and IPv6), none for an internal network. */
+  gateways: string[];
+}
+
+/** The root: an EROFS image under an overlay whose upper folder is on a writable ext4 disk. */
+export interface RootfsSetup {
+  image: DiskIndex;
+  writable: DiskIndex;
+  /** --read-only: the overlay is mounted read-only. */
+  readonly: boolean;
+}
+
+export type MountSetup =
+  | { type: "tmpfs"; target: string; options: string[] }
+  | { type: "disk"; disk: DiskIndex; target: string; readonly: boolean };
+
+export interface FileSetup {
+  path: string;
+  /** Text of the file. */
+  content: string;
+  mode: number;
+}
+
+/** The container's cgroup; absent means no limit but the machine's. */
+export interface Limits {
+  memoryBytes?: number;
+  memorySwapBytes?: number;
+  /** CPU time a second, in microseconds a 100 ms period: cpu.max's quota. */
+  cpuQuotaUs?: number;
+  cpuPeriodUs?: number;
+  cpuWeight?: number;
+  pids?: number;
+}
+
+/** What `setup` found out about the machine, with how long its parts took (for the start trace). */
+export interface SetupResult {
+  /** Milliseconds each step took, in the order of their doing. */
+  timings: { step: string; ms: number }[];
+}
+
+/** A process to start inside the container. */
+export interface Spawn {
+  /** The process number; INIT_PROCESS is the container's own and makes its PID namespace. */
+  process: number;
+  /** argv[0] is looked up in the environment's PATH when it has no slash. */
+  args: string[];
+  /** "KEY=value". The agent adds HOME of the user where it is missing, as Docker does. */
+  env: string[];
+  cwd: string;
+  /** As in the image config: "", "user", "uid", "user:group", "uid:gid". */
+  user: string;
+  /** Supplementary groups by name or number (--group-add). */
+  groups: string[];
+  tty?: { rows: number; columns: number };
+  /** Whether the process gets a stdin stream; /dev/null otherwise. */
+  stdin: boolean;
+  /** Capability names without "CAP_", e.g. "NET_BIND_SERVICE". */
+  capabilities: string[];
+  noNewPrivileges: boolean;
+  rlimits: { name: string; soft: number; hard: number }[];
+  oomScoreAdj: number;
+}
+
+export interface ProcessInfo {
+  /** PID as the container's own namespace sees it. */
+  pid: number;
+  ppid: number;
+  user: string;
+  /** Clock ticks of CPU time, start time in ms since the epoch, resident bytes, tty name or "?". */
+  cpuMs: number;
+  startedAt: number;
+  rss: number;
+  tty: string;
+  command: string;
+}

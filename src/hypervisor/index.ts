@@ -1,0 +1,149 @@
+/**
+ * What the services know of virtual machines. Drivers stand behind these interfaces; nothing outside
+ * of this folder knows QEMU, QMP, accelerators or templates.
+ */
+import type {
+  AgentEvent,
+  Channel,
+  Hello,
+  OperationName,
+  Operations,
+} from "../../protocol/index.js";
+
+/** Makes and finds machines. */
+export interface Hypervisor {
+  /** How machines run on this host. Stable once it has resolved. */
+  info(): Promise<HypervisorInfo>;
+  /**
+   * Starts a machine's process and boots the guest. Resolves as soon as the process runs; `agent` of
+   * the machine answers once the guest is up.
+   * @throws {Unavailable} the hypervisor cannot be started, with its own words
+   * @throws {InvalidParameter} the host cannot give what the spec asks for (memory, disks)
+   */
+  start(spec: MachineSpec): Promise<Machine>;
+  /**
+   * Finds the machine of an earlier daemon's record and proves that it is that machine.
+   * @returns undefined when it no longer runs
+   */
+  reattach(record: MachineRecord): Promise<Machine | undefined>;
+}
+
+export interface HypervisorInfo {
+  /** e.g. "qemu". */
+  driver: string;
+  version: string;
+  accelerator: "kvm" | "tcg";
+  /** One sentence: why this accelerator. */
+  reason: string;
+  kernel: string;
+  agent: string;
+  /** For `docker info`, e.g. that TCG is not a security boundary. */
+  warnings: string[];
+}
+
+export interface MachineSpec {
+  /** The container's ID; also in the process's command line, so that a user can tell machines apart. */
+  id: string;
+  /** Where the driver keeps this machine's sockets and files. Exists, empty, only for this machine. */
+  directory: string;
+  memoryBytes: number;
+  vcpus: number;
+  /** In the guest's order: the first one is /dev/vda. */
+  disks: Disk[];
+  nics: Nic[];
+}
+
+/** A block device. Sizes and offsets are multiples of 512 bytes. */
+export interface Disk {
+  /** Joined one after the other into one device; a writable disk has exactly one. */
+  parts: { path: string; bytes: number }[];
+  readonly: boolean;
+}
+
+export type Nic =
+  | { kind: "tap"; mac: string; device: string }
+  | { kind: "user"; mac: string };
+
+/** What must be on disk to find a machine again. Plain JSON; its content is the driver's business. */
+export interface MachineRecord {
+  driver: string;
+  [key: string]: unknown;
+}
+
+export interface Machine {
+  readonly record: MachineRecord;
+  readonly agent: AgentClient;
+  /** Resolves when the machine's process is gone, with why. */
+  readonly exited: Promise<MachineExit>;
+  /** Where the time of the start went: name and milliseconds. */
+  readonly spans: { name: string; ms: number }[];
+  /** Stands still / goes on. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** Ends the process now; the caller has asked the agent to shut down when that matters. */
+  kill(): Promise<void>;
+  /** Tail of the guest kernel's console, for a diagnosis. Bounded; guest-written, hence not trusted. */
+  console(): Promise<string>;
+  /** The daemon goes away; the machine stays. */
+  detach(): Promise<void>;
+}
+
+export interface MachineExit {
+  /** e.g. "powered off", "guest panicked: …", "killed by signal 9". */
+  reason: string;
+  /** Whether it ended because we, or the guest by our order, ended it. */
+  expected: boolean;
+}
+
+/**
+ * The host's end of the channel to a guest's agent. Everything that arrives is written by a guest and
+ * is checked: a frame that breaks the protocol closes the channel with a reason.
+ */
+export interface AgentClient {
+  /** Resolves with what the agent said first; rejects when the machine or channel ends before. */
+  readonly hello: Promise<Hello>;
+  /**
+   * @throws {AgentFailure} the agent refused or failed
+   * @throws {Unavailable} the channel is gone
+   */
+  request<Op extends OperationName>(
+    op: Op,
+    args: Operations[Op]["args"],
+  ): Promise<Operations[Op]["result"]>;
+  onEvent(listener: (event: AgentEvent) => void): void;
+  /**
+   * Opens the host's side of an output stream, to be done before `spawn` (or right after a reattach, with
+   * the offset up to which the stream was consumed before).
+   */
+  output(
+    process: number,
+    channel: typeof Channel.Stdout | typeof Channel.Stderr,
+    sink: OutputSink,
+    from?: number,
+  ): void;
+  /** The host's side of a process's stdin. */
+  input(process: number, from?: number): InputStream;
+  /** Resolves when the channel is closed for good, with the reason. */
+  readonly closed: Promise<string>;
+}
+
+/**
+ * Takes an output stream's bytes. A sink owns its pace: the agent sends at most WINDOW bytes beyond
+ * what was acknowledged, and keeps (and after a reconnect sends again) what was not.
+ */
+export interface OutputSink {
+  /** `end` is the stream's offset behind this chunk. Call `ack(offset)` when done with it. */
+  data(chunk: Buffer, end: number, ack: (offset: number) => void): void;
+  /** No more data will come. */
+  eof(): void;
+}
+
+export interface InputStream {
+  /** Resolves when the bytes are under way within the window: the caller's back-pressure. */
+  write(chunk: Buffer): Promise<void>;
+  /** Half-close: the process reads end-of-file. */
+  end(): void;
+}
+
+/** The agent's refusal of a request; see AgentErrorCode for what `code` says. */
+export { AgentFailure } from "./agent-failure.js";
