@@ -1,18 +1,40 @@
-/** What the container service knows of networks. */
+/** What the container service and the API know of networks. */
 import type { InterfaceSetup } from "../../protocol/index.js";
 import type { Nic } from "../hypervisor/index.js";
 
 export interface NetworkService {
   /**
-   * Gives a container an endpoint: address lease, MAC, and the host's end of the cable.
+   * Whether a container may be made with this network mode. An unknown name is no error here: as in
+   * Docker it is one when the container starts.
+   * @throws {InvalidParameter} `host` and `container:…`, which a virtual machine cannot have
+   */
+  check(network: string): void;
+  /**
+   * Gives a container an endpoint: address lease, MAC, and the host's end of the cable. `default` means
+   * the network `bridge`, `none` gives an endpoint without a NIC.
    * @throws {NotFound} no such network
-   * @throws {Unavailable} the host refused (no root, no tun device), saying what is missing
+   * @throws {InvalidParameter} as `check`
+   * @throws {Unavailable} the host refused (no root, no tun device, no free address), saying what is missing
    */
   attach(container: ContainerNames, network: string): Promise<Endpoint>;
-  /** Gives back all of a container's endpoints. Never throws for what is already gone. */
+  /**
+   * Gives back all of a container's endpoints, after its machine has ended. Never throws for what is
+   * already gone. The host's end of the cable is taken down later, in the background.
+   */
   detach(containerId: string): Promise<void>;
   /** A restarted daemon keeps the leases of running containers. */
-  restore(containerId: string, endpoint: Endpoint): Promise<void>;
+  restore(container: ContainerNames, endpoint: Endpoint): Promise<void>;
+  /**
+   * To be called once after every running container was restored: takes back the leases and the taps
+   * that no container claimed.
+   */
+  removeOrphans(): Promise<void>;
+  list(): NetworkInfo[];
+  /**
+   * @param reference a network's ID, name or unambiguous ID prefix
+   * @throws {NotFound} "network … not found"
+   */
+  get(reference: string): NetworkInfo;
 }
 
 export interface ContainerNames {
@@ -27,15 +49,46 @@ export interface Endpoint {
   network: string;
   networkId: string;
   endpointId: string;
-  nic: Nic;
-  /** Handed to the agent as it is. */
-  interface: InterfaceSetup;
-  /** Bare IPv4 address, prefix length, gateway; for `inspect`. */
+  /** Absent on the network `none`. */
+  nic?: Nic;
+  /** Handed to the agent as it is. Absent on the network `none`. */
+  interface?: InterfaceSetup;
+  /** Bare IPv4 address, prefix length, gateway; for `inspect`. "", 0 and "" on the network `none`. */
   ipAddress: string;
   ipPrefixLen: number;
   gateway: string;
+  /** "" on the network `none`. */
   macAddress: string;
   /** Resolvers for /etc/resolv.conf. */
   nameservers: string[];
   search: string[];
+  /** The `options` line of /etc/resolv.conf. */
+  dnsOptions: string[];
+}
+
+/** A network as `docker network inspect` shows it. */
+export interface NetworkInfo {
+  id: string;
+  name: string;
+  /** "bridge", "null", or "user" where the network is QEMU's user-mode stack. */
+  driver: string;
+  /** ISO 8601. */
+  created: string;
+  /** One of the networks that are always there and cannot be removed. */
+  predefined: boolean;
+  internal: boolean;
+  enableIPv4: boolean;
+  subnets: { subnet: string; gateway: string }[];
+  options: Record<string, string>;
+  labels: Record<string, string>;
+  endpoints: EndpointInfo[];
+}
+
+export interface EndpointInfo {
+  containerId: string;
+  containerName: string;
+  endpointId: string;
+  macAddress: string;
+  /** With prefix length; "" where there is none. */
+  ipv4Address: string;
 }
