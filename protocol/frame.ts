@@ -12,10 +12,30 @@
  *    20  …    payload
  *     …  u8   END_BYTE
  *
- * A sender that is killed in the middle of a frame leaves a stump. The next host connection therefore
- * begins with MAX_FRAME zero bytes (a run of Pad frames, or the rest of the stump, whose end byte is
- * then zero and whose content is dropped) and a Sync frame with a fresh random nonce. The agent
- * answers with SYNC_MAGIC and the nonce outside of any frame; the host discards all that came before.
+ * Flow control. The receiver of a stream acknowledges what it is done with; a sender never sends at or
+ * beyond `acknowledged + WINDOW`. Data follows without gaps: a Data frame's offset is where the one
+ * before ended, Eof's is the stream's length. Both sides begin a new stream at 0, acknowledged 0. The
+ * agent silently drops Data, Eof and Ack of a process it does not know (the host may not have heard
+ * yet that it is gone) and acknowledges stdin that nobody will read any more (so that no writer waits
+ * for ever). The host closes the channel on a frame of a stream it did not open.
+ *
+ * First connection of a fresh machine: no Sync. The host connects before the guest is up; the agent
+ * opens the port and its first frame is the `hello` event.
+ *
+ * Later connections. A sender that is killed in the middle of a frame leaves a stump. A host that finds
+ * a running machine therefore begins with SYNC_PADDING zero bytes and a Sync frame with a fresh random
+ * nonce. The zeros complete the stump, whose end byte is then zero: a frame with a wrong end byte is
+ * dropped whole, whatever its header says, so nothing but `length` is looked at before the end byte is
+ * there. At least HEADER_SIZE zeros remain: a header of only zeros is a Pad, and after it the receiver
+ * drops zero bytes one by one up to the first other byte, which begins the Sync frame (the low byte of
+ * its length, NONCE_SIZE). To Sync the agent
+ *  1. drops the part of a frame it may be in the middle of writing, and all frames it has queued;
+ *  2. forgets the requests that came before: they are carried out, but not answered;
+ *  3. writes SYNC_MAGIC and the nonce, outside of any frame (the host discards all that came before);
+ *  4. writes an Ack for each process's stdin that is still open: up to where it was consumed. (Up to
+ *     where it was received says `stdinReceived` in `hello`; there the host goes on.)
+ * An output stream is then silent until the host's first Ack for it, whose offset says from where the
+ * agent sends (again). Exit events are not repeated: `hello`, which the host requests first, tells.
  */
 
 /** Largest payload of one frame, in bytes. A longer length in a header closes the channel. */
@@ -24,8 +44,10 @@ export const MAX_PAYLOAD = 64 * 1024;
 export const HEADER_SIZE = 20;
 /** The byte that ends each frame. */
 export const END_BYTE = 0xa5;
-/** Size of the largest frame, and of the padding that begins a connection, in bytes. */
+/** Size of the largest frame, in bytes. */
 export const MAX_FRAME = HEADER_SIZE + MAX_PAYLOAD + 1;
+/** Zero bytes before a Sync frame: they end any stump, and a Pad's header is left over. */
+export const SYNC_PADDING = MAX_FRAME + HEADER_SIZE;
 /** Length of the nonce in a Sync frame, in bytes. */
 export const NONCE_SIZE = 16;
 /** What the agent writes before the nonce when it answers Sync. */
@@ -41,7 +63,7 @@ export const WINDOW = 256 * 1024;
 
 /** Frame types. A receiver closes the channel on one it does not know. */
 export const FrameType = {
-  /** Nothing; skipped. All-zero bytes read as a run of these (they alone have no end byte). */
+  /** A header of zeros, without an end byte: drop all zero bytes that follow. */
   Pad: 0,
   /** Host to agent: payload is the nonce; see the file's comment. */
   Sync: 1,
