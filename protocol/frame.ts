@@ -12,6 +12,10 @@
  *    20  …    payload
  *     …  u8   END_BYTE
  *
+ * A Request, Response or Event whose JSON is longer than MAX_PAYLOAD is cut into several frames of its
+ * type, one after the other (frames of other types may come between them): `stream` is 1 in all but
+ * the last one, where it is 0. Together they are at most MAX_MESSAGE bytes.
+ *
  * Flow control. The receiver of a stream acknowledges what it is done with; a sender never sends at or
  * beyond `acknowledged + WINDOW`. Data follows without gaps: a Data frame's offset is where the one
  * before ended, Eof's is the stream's length. Both sides begin a new stream at 0, acknowledged 0. The
@@ -40,6 +44,8 @@
 
 /** Largest payload of one frame, in bytes. A longer length in a header closes the channel. */
 export const MAX_PAYLOAD = 64 * 1024;
+/** Largest JSON message, in bytes of UTF-8. A longer one closes the channel. */
+export const MAX_MESSAGE = 4 * 1024 * 1024;
 /** Size of a frame's header, in bytes. */
 export const HEADER_SIZE = 20;
 /** The byte that ends each frame. */
