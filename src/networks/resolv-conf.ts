@@ -1,0 +1,77 @@
+/** Resolvers for containers, from the host's /etc/resolv.conf. */
+import { readFile } from "node:fs/promises";
+import { BlockList, isIP } from "node:net";
+
+/** What resolv.conf(5) says, or what a container's copy of it is to say. */
+export interface ResolvConf {
+  nameservers: string[];
+  search: string[];
+  options: string[];
+}
+
+/** Docker's resolvers for hosts that have none a container could reach. */
+const FALLBACK_NAMESERVERS = ["8.8.8.8", "8.8.4.4"];
+/** What systemd-resolved really asks, on hosts whose resolv.conf names its stub. */
+const RESOLVED_PATH = "/run/systemd/resolve/resolv.conf";
+const RESOLVED_STUB = "127.0.0.53";
+
+const loopback = new BlockList();
+loopback.addSubnet("127.0.0.0", 8);
+
+/** Reads resolv.conf(5) text. Unknown lines are skipped, as the resolver itself does. */
+export function parseResolvConf(text: string): ResolvConf {
+  const conf: ResolvConf = { nameservers: [], search: [], options: [] };
+  for (const line of text.split("\n")) {
+    const [keyword, ...values] = line
+      .replace(/[#;].*/, "")
+      .split(/\s+/)
+      .filter(Boolean);
+    if (keyword === "nameserver" && values[0] && isIP(values[0])) {
+      conf.nameservers.push(values[0]);
+    } else if (keyword === "search" || keyword === "domain") {
+      // The last instance wins; a search for "." alone means none.
+      conf.search = values.filter((domain) => domain !== ".");
+    } else if (keyword === "options") {
+      conf.options.push(...values);
+    }
+  }
+  return conf;
+}
+
+/** The resolvers a container with IPv4 only can reach: no loopback, which would be its own, no IPv6. */
+export function reachable(nameservers: readonly string[]): string[] {
+  return nameservers.filter(
+    (server) => isIP(server) === 4 && !loopback.check(server),
+  );
+}
+
+/**
+ * The host's resolvers as Docker hands them on: without loopback ones, systemd-resolved's upstreams in
+ * place of its stub, and 8.8.8.8 and 8.8.4.4 when nothing is left. A file that is missing counts as
+ * empty.
+ */
+export async function hostResolvConf(
+  path = "/etc/resolv.conf",
+  resolvedPath = RESOLVED_PATH,
+): Promise<ResolvConf> {
+  let conf = parseResolvConf(await readOrEmpty(path));
+  if (
+    conf.nameservers.length > 0 &&
+    conf.nameservers.every((server) => server === RESOLVED_STUB)
+  ) {
+    conf = parseResolvConf(await readOrEmpty(resolvedPath));
+  }
+  const nameservers = reachable(conf.nameservers);
+  return {
+    ...conf,
+    nameservers: nameservers.length > 0 ? nameservers : FALLBACK_NAMESERVERS,
+  };
+}
+
+async function readOrEmpty(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch {
+    return "";
+  }
+}
