@@ -1,0 +1,66 @@
+# hull: see `make help`. Everything built goes to build/ and dist/; what takes long (the guest kernel,
+# mkfs.erofs) is kept in $HULL_CACHE (~/.cache/hull) and survives `make clean`.
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+DAEMON_SOURCES := $(shell find src protocol -name '*.ts' ! -name '*.test.ts')
+AGENT_SOURCES := $(shell find agent protocol -type f ! -name '*.test.ts' ! -name '*.md')
+MODULES := node_modules/.package-lock.json
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
+
+build: dist/.built build/agent build/vmlinux build/tools/mkfs.erofs ## Build the daemon, the agent, the guest kernel and the image tool
+
+kernel: build/vmlinux ## Build the guest kernel (build/vmlinux), or take it from the cache
+
+run: deps ## Install what is missing, build, start hulld and say how to reach it
+	@$(MAKE) build
+	@scripts/hulld start
+
+stop: ## Stop the hulld that `make run` started; its containers keep running
+	@scripts/hulld stop
+
+test: test-unit test-compat ## Run all tests
+
+test-unit: $(MODULES) ## Run the unit tests: no VM, seconds
+	@scripts/test-unit
+
+test-compat: build ## Run the docker CLI and dockerode against a real daemon and real VMs
+	@scripts/install-deps --tests
+	@test/compat/run
+
+bench: build ## Measure, print the table and write build/bench.json
+	@node --import tsx bench/main.ts
+
+lint: $(MODULES) ## Check types, style and format
+	@npx tsc -p tsconfig.json --noEmit
+	@if [ -f agent/tsconfig.json ]; then npx tsc -p agent/tsconfig.json --noEmit; fi
+	@npx eslint .
+	@npx prettier --check --log-level warn .
+
+clean: ## Remove everything built; the cache stays
+	rm -rf build dist
+
+deps: ## Install what is missing: Debian packages (as root) and node modules
+	@scripts/install-deps
+
+$(MODULES): package-lock.json
+	@scripts/install-deps
+	@touch -c $@
+
+dist/.built: $(DAEMON_SOURCES) tsconfig.json tsconfig.build.json $(MODULES)
+	npx tsc -p tsconfig.build.json
+	@touch $@
+
+build/agent build/initramfs.cpio &: $(AGENT_SOURCES) $(MODULES)
+	node agent/build.mjs
+
+build/vmlinux: kernel/config.fragment kernel/build scripts/apt-private.sh
+	kernel/build $@
+
+build/tools/mkfs.erofs: scripts/build-erofs-utils scripts/apt-private.sh
+	scripts/build-erofs-utils $@
+
+.PHONY: help build kernel run stop test test-unit test-compat bench lint clean deps
