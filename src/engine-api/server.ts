@@ -15,7 +15,7 @@ import type { Duplex } from "node:stream";
 import type { TlsOptions } from "node:tls";
 import Koa, { type Middleware } from "koa";
 import type { Logger } from "pino";
-import { NotFound } from "../errors.js";
+import { InvalidParameter, NotFound } from "../errors.js";
 import type { ApiRouter, ApiState } from "./context.js";
 import { errorHandler } from "./errors.js";
 import { missingRoutes } from "./missing.js";
@@ -33,7 +33,10 @@ export interface ApiOptions {
 /** Builds the handler of all requests. */
 export function createApi(options: ApiOptions): RequestListener {
   const { log } = options;
-  const router: ApiRouter = new Router<ApiState>();
+  const router: ApiRouter = new Router<ApiState>({
+    sensitive: true,
+    strict: true,
+  });
   // Runs for matched routes only: an unknown page is unknown whatever version it is asked for in.
   router.use((ctx, next) => {
     checkVersion(ctx.state.version);
@@ -55,6 +58,9 @@ export function createApi(options: ApiOptions): RequestListener {
     const { version, path } = splitVersion(ctx.path);
     ctx.state.version = version ?? MAX_API_VERSION;
     ctx.path = path;
+    if (!decodes(path)) {
+      throw new InvalidParameter(`invalid URL escape in ${path}`);
+    }
     return next();
   });
   app.use(router.routes());
@@ -62,6 +68,15 @@ export function createApi(options: ApiOptions): RequestListener {
     throw new NotFound("page not found");
   });
   return app.callback();
+}
+
+function decodes(path: string): boolean {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function logRequests(log: Logger): Middleware {
