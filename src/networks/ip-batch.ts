@@ -3,6 +3,7 @@
  * (0.9 ms against 2.7 ms for tap, master and up).
  */
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
+import { once } from "node:events";
 import { SystemError } from "../errors.js";
 import { toolEnvironment } from "./command.js";
 
@@ -46,8 +47,13 @@ export class IpBatch {
     if (this.#running) {
       await this.run([]).catch(() => undefined);
     }
-    this.#child?.stdin.end();
+    const child = this.#child;
     this.#child = undefined;
+    if (child) {
+      const ended = once(child, "close").catch(() => undefined);
+      child.stdin.end();
+      await ended;
+    }
   }
 
   #next(): void {

@@ -1,0 +1,315 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, test, type TestContext } from "node:test";
+import { pino } from "pino";
+import {
+  Conflict,
+  InvalidParameter,
+  NotFound,
+  Unavailable,
+} from "../errors.js";
+import type { ContainerNames } from "./index.js";
+import {
+  insideNamespace,
+  runInNamespace,
+  whyNoNamespace,
+} from "./namespace-test.js";
+import { Networks, type NetworkOptions } from "./service.js";
+
+const log = pino({ level: "silent" });
+/** What the running test has opened. */
+const opened: Networks[] = [];
+
+function container(digit: string): ContainerNames {
+  return {
+    id: digit.repeat(64),
+    name: `c${digit}`,
+    hostname: digit.repeat(12),
+  };
+}
+
+async function folder(t: TestContext): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), "hull-networks-"));
+  t.after(async () => {
+    await Promise.all(opened.splice(0).map((networks) => networks.close()));
+    await rm(path, { recursive: true });
+  });
+  return path;
+}
+
+async function open(
+  directory: string,
+  options: Partial<NetworkOptions> = {},
+): Promise<Networks> {
+  const networks = await Networks.open({
+    directory,
+    driver: "user",
+    bridge: "hulltest0",
+    mtu: 1500,
+    dns: [],
+    dnsSearch: [],
+    dnsOptions: [],
+    log,
+    ...options,
+  });
+  opened.push(networks);
+  return networks;
+}
+
+/** Names of the tap devices on the bridge. */
+function taps(): string[] {
+  const links = JSON.parse(
+    execFileSync("ip", ["-json", "link", "show", "master", "hulltest0"], {
+      encoding: "utf8",
+    }) || "[]",
+  ) as { ifname: string }[];
+  return links.map((link) => link.ifname).sort();
+}
+
+if (insideNamespace) {
+  bridgeTests();
+} else {
+  userTests();
+  const skip = whyNoNamespace();
+  test("the bridge driver, in a network namespace", { skip }, () => {
+    const { passed, output } = runInNamespace(import.meta.url);
+    assert.ok(passed, output);
+    assert.match(output, /pass [1-9]/);
+  });
+}
+
+function userTests(): void {
+  test("in user mode a container gets QEMU's addresses and its resolver", async (t) => {
+    const networks = await open(await folder(t));
+    const endpoint = await networks.attach(container("a"), "default");
+    assert.deepEqual(endpoint.nic, { kind: "user", mac: "02:42:0a:00:02:0f" });
+    assert.deepEqual(endpoint.interface?.addresses, ["10.0.2.15/24"]);
+    assert.deepEqual(endpoint.interface?.gateways, ["10.0.2.2"]);
+    assert.deepEqual(endpoint.nameservers, ["10.0.2.3"]);
+    assert.equal(endpoint.network, "bridge");
+  });
+
+  test("the network none has no NIC", async (t) => {
+    const networks = await open(await folder(t));
+    const endpoint = await networks.attach(container("a"), "none");
+    assert.equal(endpoint.nic, undefined);
+    assert.equal(endpoint.interface, undefined);
+    assert.equal(endpoint.ipAddress, "");
+    assert.equal(networks.get("none").endpoints[0]?.ipv4Address, "");
+  });
+
+  test("networks of the host and of other containers are refused with the reason", async (t) => {
+    const networks = await open(await folder(t));
+    for (const mode of ["host", "container:web"]) {
+      assert.throws(() => networks.check(mode), InvalidParameter);
+      await assert.rejects(
+        networks.attach(container("a"), mode),
+        /virtual machine/,
+      );
+    }
+    networks.check("no-such-network");
+    await assert.rejects(networks.attach(container("a"), "no-such-network"), {
+      name: "NotFound",
+      message: "network no-such-network not found",
+    });
+  });
+
+  test("a container is on a network once, until it is detached", async (t) => {
+    const networks = await open(await folder(t));
+    await networks.attach(container("a"), "bridge");
+    await assert.rejects(networks.attach(container("a"), "bridge"), Conflict);
+    assert.deepEqual(
+      networks.get("bridge").endpoints.map((member) => member.containerName),
+      ["ca"],
+    );
+    await networks.detach(container("a").id);
+    await networks.detach(container("a").id);
+    assert.deepEqual(networks.get("bridge").endpoints, []);
+    await networks.attach(container("a"), "bridge");
+  });
+
+  test("networks are found by name, ID and ID prefix, and keep their IDs", async (t) => {
+    const directory = await folder(t);
+    const first = await open(directory);
+    const { id } = first.get("bridge");
+    await first.close();
+    const networks = await open(directory);
+    for (const reference of ["bridge", id, id.slice(0, 12)]) {
+      assert.equal(networks.get(reference).id, id);
+    }
+    assert.throws(() => networks.get(""), NotFound);
+    assert.throws(() => networks.get("host"), NotFound);
+    assert.deepEqual(
+      networks.list().map(({ name, driver }) => [name, driver]),
+      [
+        ["bridge", "user"],
+        ["none", "null"],
+      ],
+    );
+  });
+
+  test("impossible options are refused by name", async (t) => {
+    const directory = await folder(t);
+    for (const options of [
+      { bridge: "a-name-far-too-long" },
+      { bridge: "x; flush ruleset" },
+      { mtu: 40 },
+      { dns: ["x"] },
+    ]) {
+      await assert.rejects(open(directory, options), InvalidParameter);
+    }
+  });
+}
+
+function bridgeTests(): void {
+  const driver = "bridge";
+  afterEach(() => {
+    execFileSync("ip", ["link", "del", "hulltest0"]);
+  });
+
+  test("containers get taps on the bridge, addresses in order and MACs made from them", async (t) => {
+    const networks = await open(await folder(t), { driver });
+    const a = await networks.attach(container("a"), "bridge");
+    const b = await networks.attach(container("b"), "bridge");
+    assert.deepEqual(
+      [a, b].map((endpoint) => [endpoint.ipAddress, endpoint.macAddress]),
+      [
+        ["172.17.0.2", "02:42:ac:11:00:02"],
+        ["172.17.0.3", "02:42:ac:11:00:03"],
+      ],
+    );
+    assert.equal(a.gateway, "172.17.0.1");
+    assert.ok(a.nic?.kind === "tap" && b.nic?.kind === "tap");
+    assert.match(a.nic.device, /^hl[0-9a-f]{3}a{10}$/);
+    assert.deepEqual(taps(), [a.nic.device, b.nic.device].sort());
+    const rules = execFileSync("nft", ["list", "ruleset"], {
+      encoding: "utf8",
+    });
+    assert.match(rules, /table ip hulltest0 {/);
+    assert.match(rules, /masquerade/);
+    assert.equal(
+      (await readFile("/proc/sys/net/ipv4/ip_forward", "utf8")).trim(),
+      "1",
+    );
+    await networks.detach(container("a").id);
+    await networks.detach(container("b").id);
+    await networks.close();
+    assert.deepEqual(taps(), []);
+  });
+
+  test("a container that comes back at once finds its tap, whether or not it was deleted", async (t) => {
+    const networks = await open(await folder(t), { driver });
+    for (let round = 0; round < 5; round++) {
+      const { nic } = await networks.attach(container("a"), "bridge");
+      assert.ok(nic?.kind === "tap");
+      assert.deepEqual(taps(), [nic.device]);
+      await networks.detach(container("a").id);
+      // An even round meets the deletion before it begins, an odd one while it is under way.
+      await new Promise((resolve) => setTimeout(resolve, (round % 2) * 5));
+    }
+  });
+
+  test("a restarted daemon keeps what running containers have and takes back the rest", async (t) => {
+    const directory = await folder(t);
+    const before = await open(directory, { driver });
+    const a = await before.attach(container("a"), "bridge");
+    const b = await before.attach(container("b"), "bridge");
+    await before.close();
+    execFileSync("nft", ["delete", "table", "ip", "hulltest0"]);
+
+    const after = await open(directory, { driver });
+    await after.restore(container("a"), a);
+    // Not handed out while it is not known whether its container still runs.
+    const c = await after.attach(container("c"), "bridge");
+    assert.equal(c.ipAddress, "172.17.0.4");
+    await after.removeOrphans();
+    await after.close();
+    assert.ok(a.nic?.kind === "tap" && b.nic?.kind === "tap");
+    assert.ok(c.nic?.kind === "tap");
+    assert.deepEqual(taps(), [a.nic.device, c.nic.device].sort());
+    execFileSync("nft", ["list", "table", "ip", "hulltest0"]);
+    const record = JSON.parse(
+      await readFile(join(directory, "bridge.json"), "utf8"),
+    ) as { leases: { address: string }[] };
+    assert.deepEqual(
+      record.leases.map((lease) => lease.address),
+      ["172.17.0.2", "172.17.0.4"],
+    );
+
+    const last = await open(directory, { driver });
+    await last.removeOrphans();
+    await last.close();
+    assert.deepEqual(taps(), []);
+  });
+
+  test("the subnet avoids the host's routes, and the configured address counts", async (t) => {
+    execFileSync("ip", ["link", "set", "lo", "up"]);
+    execFileSync("ip", ["route", "add", "172.17.0.0/16", "dev", "lo"]);
+    t.after(() =>
+      execFileSync("ip", ["route", "del", "172.17.0.0/16", "dev", "lo"]),
+    );
+    const networks = await open(await folder(t), { driver });
+    assert.deepEqual(networks.get("bridge").subnets, [
+      { subnet: "172.18.0.0/16", gateway: "172.18.0.1" },
+    ]);
+    await networks.close();
+    const configured = await open(await folder(t), {
+      driver,
+      bridgeAddress: "10.77.0.1/24",
+    });
+    const { ipAddress } = await configured.attach(container("a"), "bridge");
+    assert.equal(ipAddress, "10.77.0.2");
+    const addresses = execFileSync(
+      "ip",
+      ["-4", "-brief", "address", "show", "hulltest0"],
+      { encoding: "utf8" },
+    );
+    assert.match(addresses, /10\.77\.0\.1\/24/);
+    assert.doesNotMatch(addresses, /172\.18/);
+    await configured.detach(container("a").id);
+    await configured.close();
+    await assert.rejects(
+      open(await folder(t), { driver, bridgeAddress: "10.77.0.0/24" }),
+      InvalidParameter,
+    );
+  });
+
+  test("two daemons do not share a bridge", async (t) => {
+    await open(await folder(t), { driver });
+    await assert.rejects(
+      open(await folder(t), { driver }),
+      (error: Error) =>
+        error instanceof Unavailable && /another daemon/.test(error.message),
+    );
+    const fallback = await open(await folder(t), { driver: "auto" });
+    assert.equal(fallback.get("bridge").driver, "user");
+  });
+
+  test("a device of another kind with the bridge's name is left alone", async (t) => {
+    execFileSync("ip", ["tuntap", "add", "hulltest0", "mode", "tap"]);
+    await assert.rejects(
+      open(await folder(t), { driver }),
+      /another network device of that name/,
+    );
+  });
+
+  test("a subnet with no address left refuses, and a detach makes room", async (t) => {
+    const networks = await open(await folder(t), {
+      driver,
+      bridgeAddress: "10.78.0.1/29",
+    });
+    for (const digit of "abcde") {
+      await networks.attach(container(digit), "bridge");
+    }
+    await assert.rejects(
+      networks.attach(container("f"), "bridge"),
+      /no available IPv4 addresses in 10\.78\.0\.0\/29/,
+    );
+    await networks.detach(container("b").id);
+    const { ipAddress } = await networks.attach(container("f"), "bridge");
+    assert.equal(ipAddress, "10.78.0.3");
+  });
+}
