@@ -16,7 +16,7 @@ import {
   insideNamespace,
   runInNamespace,
   whyNoNamespace,
-} from "./namespace-test.js";
+} from "./test-namespace.js";
 import { Networks, type NetworkOptions } from "./service.js";
 
 const log = pino({ level: "silent" });
