@@ -1,0 +1,173 @@
+/** One container in memory: its record, its output, and the machine while it runs. */
+import path from "node:path";
+import type { Logger } from "pino";
+import { INIT_PROCESS, type ProcessState } from "../../protocol/index.js";
+import type { Machine } from "../hypervisor/index.js";
+import { JsonFileLog, type StreamName } from "./log/json-file.js";
+import { lastOffsets } from "./log/reader.js";
+import { logOptions } from "./log/options.js";
+import { type ContainerRecord, NEVER } from "./record.js";
+import { Stdio } from "./stdio.js";
+import type { ContainerStore } from "./store.js";
+
+/** How a container's process ended, for those who wait. */
+export interface WaitResult {
+  statusCode: number;
+  error?: string;
+}
+
+export type WaitCondition = "not-running" | "next-exit" | "removed";
+
+export class Container {
+  readonly record: ContainerRecord;
+  readonly directory: string;
+  readonly log: JsonFileLog;
+  /** The streams of the run that is, or is to come. */
+  stdio: Stdio;
+  machine: Machine | undefined;
+  /** Resolves when the machine of the last run is gone and its disks are free again. */
+  teardown: Promise<void> = Promise.resolve();
+  /** Calls off a restart that waits for its time. */
+  cancelRestart: (() => void) | undefined;
+  /** How often in a row it was restarted after a short life; sets the wait before the next time. */
+  quickRestarts = 0;
+  /** A restart by hand is under way: --rm does not apply to the stop in it. */
+  restarting = false;
+  /** Number of the next exec in the machine that runs. */
+  nextProcess = INIT_PROCESS + 1;
+
+  readonly #store: ContainerStore;
+  readonly #exitWaiters = new Set<(result: WaitResult) => void>();
+  readonly #removalWaiters = new Set<(result: WaitResult) => void>();
+  #turn: Promise<unknown> = Promise.resolve();
+  #saving: Promise<void> = Promise.resolve();
+  #removed = false;
+
+  constructor(record: ContainerRecord, store: ContainerStore, log: Logger) {
+    this.record = record;
+    this.#store = store;
+    this.directory = store.directory(record.id);
+    const report = (error: Error) => {
+      log.error({ err: error, container: record.id }, "cannot write the log");
+    };
+    this.log = new JsonFileLog(
+      path.join(this.directory, `${record.id}-json.log`),
+      { ...logOptions(record.hostConfig), onError: report },
+    );
+    this.stdio = this.#newStdio();
+  }
+
+  get id(): string {
+    return this.record.id;
+  }
+
+  get isRunning(): boolean {
+    const { status } = this.record.state;
+    return status === "running" || status === "paused";
+  }
+
+  get writableDisk(): string {
+    return path.join(this.directory, "writable.img");
+  }
+
+  /** The streams a process of this container has. */
+  get streams(): readonly StreamName[] {
+    return this.record.config.Tty ? ["stdout"] : ["stdout", "stderr"];
+  }
+
+  /** Fresh streams for the next run. */
+  renewStdio(): void {
+    this.stdio = this.#newStdio();
+  }
+
+  #newStdio(): Stdio {
+    const keep = this.record.hostConfig.LogConfig?.Type !== "none";
+    return new Stdio(this.streams, keep ? this.log : undefined);
+  }
+
+  /** Writes the record to disk; calls are done one after the other. */
+  save(): Promise<void> {
+    const saved = this.#saving.then(() =>
+      this.#removed ? undefined : this.#store.save(this.record),
+    );
+    this.#saving = saved.catch(() => undefined);
+    return saved;
+  }
+
+  /** How far the log of the run that is under way goes; for `none`, what was read so far is past. */
+  async loggedOffsets(process: ProcessState) {
+    const { hostConfig, run, state } = this.record;
+    if (hostConfig.LogConfig?.Type === "none") {
+      return {
+        stdout: process.stdout.produced,
+        stderr: process.stderr.produced,
+      };
+    }
+    return lastOffsets(this.log, run?.startedAt ?? state.startedAt);
+  }
+
+  /** Deletes all files of the container; the record first. */
+  async deleteFiles(): Promise<void> {
+    this.#removed = true;
+    await this.#saving;
+    await this.log.remove();
+    await this.#store.remove(this.id);
+  }
+
+  /** Runs state changes (start, remove, rename …) one at a time. */
+  exclusive<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(change);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  /** Resolves when `condition` holds; see `POST /containers/{id}/wait`. */
+  wait(condition: WaitCondition, signal: AbortSignal): Promise<WaitResult> {
+    const { status } = this.record.state;
+    const ended = !this.isRunning && status !== "restarting";
+    if (condition === "not-running" && ended) {
+      return Promise.resolve(this.lastExit());
+    }
+    const waiters =
+      condition === "removed" ? this.#removalWaiters : this.#exitWaiters;
+    return new Promise((resolve) => {
+      waiters.add(resolve);
+      signal.addEventListener("abort", () => waiters.delete(resolve));
+    });
+  }
+
+  lastExit(): WaitResult {
+    const { exitCode, error } = this.record.state;
+    return { statusCode: exitCode, ...(error ? { error } : {}) };
+  }
+
+  notifyExit(): void {
+    settle(this.#exitWaiters, this.lastExit());
+  }
+
+  notifyRemoved(): void {
+    settle(this.#exitWaiters, this.lastExit());
+    settle(this.#removalWaiters, this.lastExit());
+  }
+}
+
+export function initialState(): ContainerRecord["state"] {
+  return {
+    status: "created",
+    pid: 0,
+    exitCode: 0,
+    error: "",
+    oomKilled: false,
+    startedAt: NEVER,
+    finishedAt: NEVER,
+    manuallyStopped: false,
+  };
+}
+
+function settle(
+  waiters: Set<(result: WaitResult) => void>,
+  result: WaitResult,
+): void {
+  for (const resolve of [...waiters]) resolve(result);
+  waiters.clear();
+}

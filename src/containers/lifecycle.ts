@@ -1,0 +1,645 @@
+/**
+ * What happens to a container between create and remove: start, the end of its process, restarts by
+ * policy, stop, kill, pause. Docker's state machine, with a machine in the place of a process.
+ */
+import { mkdir, rm } from "node:fs/promises";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import type { Logger } from "pino";
+import { INIT_PROCESS, type ProcessExit } from "../../protocol/index.js";
+import { Conflict, NotModified, SystemError } from "../errors.js";
+import type {
+  Hypervisor,
+  Machine,
+  MachineExit,
+  MachineSpec,
+} from "../hypervisor/index.js";
+import type { ImageSource } from "../images/index.js";
+import type { NetworkService } from "../networks/index.js";
+import type { Container } from "./container.js";
+import type { Tell } from "./container-events.js";
+import { type Execs, notRunning } from "./execs.js";
+import { timestamp } from "./log/json-file.js";
+import {
+  initSpawn,
+  type MachineDefaults,
+  machineCpus,
+  machineMemory,
+  setupOf,
+} from "./machine-spec.js";
+import { restartDelay, restartsAfterExit } from "./restart-policy.js";
+import { signalNumber } from "./signals.js";
+import { exitCodeOf, startError } from "./start-error.js";
+
+export interface LifecycleOptions {
+  /** Folder for the machines' sockets; short, since a socket's path may have 107 bytes. */
+  execRoot: string;
+  defaults: MachineDefaults;
+  images: ImageSource;
+  hypervisor: Hypervisor;
+  networks: NetworkService;
+  tell: Tell;
+  log: Logger;
+  execs: Execs;
+  /** Removes a container that ended (--rm). */
+  remove: (container: Container) => Promise<void>;
+}
+
+const SIGKILL = 9;
+const DEFAULT_STOP_TIMEOUT = 10;
+/** How long a guest may take to flush its disks before its machine is ended, in ms. */
+const SHUTDOWN_LIMIT = 10_000;
+/** How long a guest may take to report a death after SIGKILL before its machine is ended, in ms. */
+const KILL_LIMIT = 10_000;
+/** A run of this many ms makes the next restart prompt again. */
+const LONG_RUN = 10_000;
+/** What Docker books where nobody saw a container end. */
+const UNKNOWN_EXIT = 255;
+
+export class Lifecycle {
+  readonly #options: LifecycleOptions;
+  #closing = false;
+
+  constructor(options: LifecycleOptions) {
+    this.#options = options;
+  }
+
+  /** The daemon goes away: what ends from now on is for the next one to find. */
+  close(): void {
+    this.#closing = true;
+  }
+
+  /**
+   * @throws {NotModified} it runs already
+   * @throws {Conflict} it is paused or being removed
+   * @throws {InvalidParameter} its command cannot be executed
+   */
+  start(container: Container): Promise<void> {
+    container.cancelRestart?.();
+    return container.exclusive(() => this.#start(container));
+  }
+
+  async #start(container: Container): Promise<void> {
+    const { state } = container.record;
+    if (state.status === "paused") {
+      throw new Conflict(
+        "cannot start a paused container, try unpause instead",
+      );
+    }
+    if (state.status === "running") throw new NotModified("already started");
+    if (state.status === "removing" || state.status === "dead") {
+      throw new Conflict(
+        "container is marked for removal and cannot be started",
+      );
+    }
+    await container.teardown;
+    state.manuallyStopped = false;
+    try {
+      await this.#boot(container);
+    } catch (error) {
+      await this.#startFailed(container, error as Error);
+      throw startError(error as Error);
+    }
+  }
+
+  async #boot(container: Container): Promise<void> {
+    const { record } = container;
+    const { images, hypervisor } = this.#options;
+    const directory = this.#machineDirectory(container);
+    const [image] = await Promise.all([
+      images.disk(record.imageId),
+      this.#attachNetworks(container),
+      freshDirectory(directory),
+      container.log.begin({ stdout: 0, stderr: 0 }),
+    ]);
+    const machine = await hypervisor.start(
+      this.#machineSpec(container, directory, image),
+    );
+    container.machine = machine;
+    container.nextProcess = INIT_PROCESS + 1;
+    record.machine = machine.record;
+    const startedAt = timestamp();
+    record.run = { startedAt };
+    // On disk while the guest boots: a daemon killed from here on finds the machine again.
+    const saved = container.save();
+    this.#watch(container, machine);
+    container.stdio.connect(machine.agent, INIT_PROCESS, {
+      stdin: record.config.OpenStdin ? 0 : false,
+    });
+    await Promise.all([machine.agent.hello, saved]);
+    const [setup] = await Promise.all([
+      machine.agent.request("setup", setupOf(record)),
+      machine.agent.request("spawn", initSpawn(record)),
+    ]);
+    this.#options.log.debug(
+      { container: record.id, spans: machine.spans, setup: setup.timings },
+      "container started",
+    );
+    record.state.startedAt = startedAt;
+    this.#running(container);
+    await container.save();
+  }
+
+  #running(container: Container): void {
+    const { state, machine } = container.record;
+    state.status = "running";
+    state.error = "";
+    state.exitCode = 0;
+    state.oomKilled = false;
+    state.pid = Number(machine?.["pid"] ?? 0);
+    this.#options.tell(container, "start");
+  }
+
+  #machineSpec(
+    container: Container,
+    directory: string,
+    image: MachineSpec["disks"][number],
+  ): MachineSpec {
+    const { record } = container;
+    const { defaults } = this.#options;
+    return {
+      id: record.id,
+      directory,
+      memoryBytes: machineMemory(record.hostConfig, defaults),
+      vcpus: machineCpus(record.hostConfig, defaults),
+      disks: [
+        image,
+        {
+          parts: [{ path: container.writableDisk, bytes: record.diskBytes }],
+          readonly: false,
+        },
+      ],
+      nics: record.endpoints.flatMap((end) => (end.nic ? [end.nic] : [])),
+    };
+  }
+
+  async #attachNetworks(container: Container): Promise<void> {
+    const { record } = container;
+    const names = {
+      id: record.id,
+      name: record.name,
+      hostname: record.config.Hostname,
+    };
+    record.endpoints = [];
+    for (const network of record.networks) {
+      record.endpoints.push(
+        await this.#options.networks.attach(names, network),
+      );
+    }
+  }
+
+  /** Where a machine's sockets are: the ID is cut, for the sake of the path's length. */
+  #machineDirectory(container: Container): string {
+    return path.join(this.#options.execRoot, "m", container.id.slice(0, 16));
+  }
+
+  async #startFailed(container: Container, error: Error): Promise<void> {
+    const { record, machine } = container;
+    record.state.pid = 0;
+    record.state.exitCode = exitCodeOf(error);
+    record.state.error = startError(error).message;
+    record.state.finishedAt = timestamp();
+    await this.#endStreams(container);
+    this.#tearDown(container, machine, false);
+    await container.save();
+    container.notifyExit();
+    if (record.hostConfig.AutoRemove) void this.#autoRemove(container);
+  }
+
+  /** Finds the machine of a container that an earlier daemon started; see {@link Restore}. */
+  async adopt(container: Container, machine: Machine): Promise<void> {
+    const { record } = container;
+    container.machine = machine;
+    this.#watch(container, machine);
+    const hello = await machine.agent.hello;
+    const own = hello.processes.find((one) => one.process === INIT_PROCESS);
+    if (!own) {
+      // The daemon was killed in the middle of a start, which then did not happen.
+      this.#tearDown(container, machine, false);
+      await container.save();
+      return;
+    }
+    container.nextProcess =
+      Math.max(...hello.processes.map((one) => one.process)) + 1;
+    const offsets = await container.loggedOffsets(own);
+    await container.log.begin(offsets);
+    container.stdio.connect(machine.agent, INIT_PROCESS, {
+      ...offsets,
+      stdin: record.config.OpenStdin && !own.exit ? own.stdinReceived : false,
+    });
+    if (!container.isRunning) {
+      // Killed between the start of the process and the booking of it.
+      record.state.startedAt = record.run?.startedAt ?? timestamp();
+      this.#running(container);
+    }
+    await container.save();
+    for (const { process, exit } of hello.processes) {
+      if (process !== INIT_PROCESS) {
+        // Whoever waited for it went with the daemon before.
+        const request = machine.agent.request("release", { process });
+        if (exit) await request.catch(() => undefined);
+      }
+    }
+    if (own.exit) this.#processEnded(container, machine, own.exit);
+  }
+
+  /** The machine of a container that was running is gone, and nobody saw how. */
+  async lost(container: Container): Promise<void> {
+    await this.#finish(container, undefined, {
+      code: UNKNOWN_EXIT,
+      oomKilled: false,
+      finishedAt: timestamp(),
+      error: "the container's machine ended while the daemon was not running",
+    });
+  }
+
+  /** Ends what a killed daemon left of a machine whose container had ended. */
+  finishTearDown(container: Container, machine: Machine | undefined): void {
+    this.#tearDown(container, machine, true);
+  }
+
+  #watch(container: Container, machine: Machine): void {
+    const { log, execs } = this.#options;
+    machine.agent.onEvent((event) => {
+      if (event.event === "exit" && event.process === INIT_PROCESS) {
+        this.#processEnded(container, machine, event.exit);
+      } else if (event.event === "exit") {
+        void execs.exited(container, event.process, event.exit);
+      } else if (event.event === "oom") {
+        this.#options.tell(container, "oom");
+      } else if (event.event === "log") {
+        log[event.level](
+          { container: container.id, guest: event.message.slice(0, 1000) },
+          "the agent says",
+        );
+      }
+    });
+    void machine.exited.then((exit) => {
+      this.#machineGone(container, machine, exit);
+    });
+    void machine.agent.closed.then((reason) => {
+      if (container.machine !== machine || this.#closing) return;
+      log.warn({ container: container.id, reason }, "agent channel closed");
+      // Without its channel nobody can say what the container does.
+      void machine.kill();
+    });
+  }
+
+  #processEnded(
+    container: Container,
+    machine: Machine,
+    exit: ProcessExit,
+  ): void {
+    const { stdio } = container;
+    void (async () => {
+      await Promise.race([stdio.drained, machine.exited]);
+      await container.exclusive(async () => {
+        if (container.machine !== machine || !container.isRunning) return;
+        await this.#finish(container, machine, {
+          code: exit.code,
+          oomKilled: exit.oomKilled,
+          finishedAt: new Date(exit.at).toISOString(),
+          error: "",
+        });
+      });
+    })().catch((error: unknown) => {
+      this.#options.log.error(
+        { err: error, container: container.id },
+        "cannot book the end of a container",
+      );
+    });
+  }
+
+  #machineGone(
+    container: Container,
+    machine: Machine,
+    exit: MachineExit,
+  ): void {
+    void container
+      .exclusive(async () => {
+        if (container.machine !== machine || !container.isRunning) return;
+        await this.#finish(container, machine, {
+          code: 128 + SIGKILL,
+          oomKilled: false,
+          finishedAt: timestamp(),
+          error: `the container's machine ended: ${exit.reason}`,
+        });
+      })
+      .catch((error: unknown) => {
+        this.#options.log.error(
+          { err: error, container: container.id },
+          "cannot book the end of a machine",
+        );
+      });
+  }
+
+  /** Books the end of a run. Called in the container's turn. */
+  async #finish(
+    container: Container,
+    machine: Machine | undefined,
+    end: {
+      code: number;
+      oomKilled: boolean;
+      finishedAt: string;
+      error: string;
+    },
+  ): Promise<void> {
+    if (this.#closing) return;
+    const { record } = container;
+    const { state } = record;
+    const ranFor = Date.now() - Date.parse(state.startedAt);
+    container.quickRestarts =
+      ranFor > LONG_RUN ? 0 : container.quickRestarts + 1;
+    state.status = "exited";
+    state.pid = 0;
+    state.exitCode = end.code;
+    state.oomKilled = end.oomKilled;
+    state.error = end.error;
+    state.finishedAt = end.finishedAt;
+    const again = !container.restarting && restartsAfterExit(record);
+    const remove = record.hostConfig.AutoRemove && !container.restarting;
+    await this.#endStreams(container);
+    await this.#options.execs.machineEnded(container);
+    this.#options.tell(container, "die", { exitCode: String(end.code) });
+    // What is about to be deleted need not be flushed.
+    this.#tearDown(container, machine, !remove);
+    if (again) this.#scheduleRestart(container);
+    await container.save();
+    if (!again) container.notifyExit();
+    if (remove) void this.#autoRemove(container);
+  }
+
+  async #endStreams(container: Container): Promise<void> {
+    const { stdio } = container;
+    container.renewStdio();
+    await stdio.finish();
+    await container.log.close();
+  }
+
+  async #autoRemove(container: Container): Promise<void> {
+    try {
+      await this.#options.remove(container);
+    } catch (error) {
+      this.#options.log.error(
+        { err: error, container: container.id },
+        "cannot remove a container that ended",
+      );
+    }
+  }
+
+  /** Restarts by policy, after a while. */
+  #scheduleRestart(container: Container): void {
+    const { record } = container;
+    record.state.status = "restarting";
+    const timer = setTimeout(
+      () => {
+        container.cancelRestart = undefined;
+        record.restartCount++;
+        void this.#restartNow(container);
+      },
+      restartDelay(container.quickRestarts - 1),
+    );
+    container.cancelRestart = () => {
+      clearTimeout(timer);
+      container.cancelRestart = undefined;
+      record.state.status = "exited";
+      container.notifyExit();
+    };
+  }
+
+  async #restartNow(container: Container): Promise<void> {
+    try {
+      await container.exclusive(async () => {
+        if (container.record.state.status !== "restarting") return;
+        await this.#start(container);
+      });
+    } catch (error) {
+      this.#options.log.error(
+        { err: error, container: container.id },
+        "restart by policy failed",
+      );
+    }
+  }
+
+  /** Gives back what a run needed. The next start, and the removal, wait for it. */
+  #tearDown(
+    container: Container,
+    machine: Machine | undefined,
+    orderly: boolean,
+  ): void {
+    const { networks, log } = this.#options;
+    const { record } = container;
+    container.teardown = (async () => {
+      if (machine) {
+        if (orderly) await shutdown(machine);
+        await machine.kill();
+        await machine.exited;
+      }
+      container.machine = undefined;
+      await networks.detach(record.id);
+      await rm(this.#machineDirectory(container), {
+        recursive: true,
+        force: true,
+      });
+      delete record.machine;
+      delete record.run;
+      record.endpoints = [];
+      await container.save();
+    })().catch((error: unknown) => {
+      log.error(
+        { err: error, container: record.id },
+        "cannot take down a machine",
+      );
+    });
+  }
+
+  /**
+   * Asks the process to end, and makes it end after `timeout` seconds (-1: never).
+   * @throws {NotModified} it does not run
+   */
+  async stop(
+    container: Container,
+    options: { timeout?: number; signal?: string },
+  ): Promise<void> {
+    const { config, state } = container.record;
+    const signal = signalNumber(
+      options.signal || config.StopSignal || "SIGTERM",
+    );
+    const seconds =
+      options.timeout ?? config.StopTimeout ?? DEFAULT_STOP_TIMEOUT;
+    if (container.cancelRestart) {
+      state.manuallyStopped = true;
+      container.cancelRestart();
+      await container.save();
+      return;
+    }
+    // A start that is under way comes first.
+    await container.exclusive(() => Promise.resolve());
+    if (!container.isRunning) throw new NotModified("already stopped");
+    state.manuallyStopped = true;
+    if (state.status === "paused") await this.unpause(container);
+    const ended = this.#ended(container);
+    await this.#signal(container, signal);
+    if (!(await within(ended, seconds < 0 ? Infinity : seconds * 1000))) {
+      await this.#forceEnd(container, ended);
+    }
+    this.#options.tell(container, "stop");
+  }
+
+  /**
+   * Sends a signal to the container's process; with SIGKILL, waits for its end.
+   * @throws {Conflict} it does not run
+   */
+  async kill(container: Container, signal: string): Promise<void> {
+    const number = signalNumber(signal || "SIGKILL");
+    const { state, config } = container.record;
+    if (!container.isRunning) throw notRunning(container);
+    if (number !== SIGKILL) {
+      if (number === signalNumber(config.StopSignal || "SIGTERM")) {
+        state.manuallyStopped = true;
+      }
+      await this.#signal(container, number);
+      return;
+    }
+    state.manuallyStopped = true;
+    if (state.status === "paused") await this.unpause(container);
+    await this.#forceEnd(container, this.#ended(container));
+  }
+
+  /** Resolves when the run that is under way has been booked as ended. */
+  #ended(container: Container): Promise<unknown> {
+    return container.wait("next-exit", new AbortController().signal);
+  }
+
+  /** SIGKILL, and if the guest does not report a death, the end of the machine. */
+  async #forceEnd(
+    container: Container,
+    ended: Promise<unknown>,
+  ): Promise<void> {
+    container.stdio.hurry();
+    await this.#signal(container, SIGKILL);
+    if (await within(ended, KILL_LIMIT)) return;
+    this.#options.log.warn(
+      { container: container.id },
+      "the guest does not answer: its machine is ended",
+    );
+    await container.machine?.kill();
+    await ended;
+  }
+
+  async #signal(container: Container, signal: number): Promise<void> {
+    this.#options.tell(container, "kill", { signal: String(signal) });
+    const request = container.machine?.agent.request("signal", {
+      process: INIT_PROCESS,
+      signal,
+    });
+    // It may have ended by itself meanwhile, or the guest hangs: either is seen by who waits.
+    await within(
+      (request ?? Promise.resolve()).catch(() => undefined),
+      KILL_LIMIT,
+    );
+  }
+
+  /** Stop, if it runs, and start. */
+  async restart(
+    container: Container,
+    options: { timeout?: number; signal?: string },
+  ): Promise<void> {
+    container.restarting = true;
+    try {
+      await this.stop(container, options);
+    } catch (error) {
+      if (!(error instanceof NotModified)) throw error;
+    } finally {
+      container.restarting = false;
+    }
+    await this.start(container);
+    this.#options.tell(container, "restart");
+  }
+
+  /** @throws {Conflict} it does not run, or is paused already */
+  async pause(container: Container): Promise<void> {
+    await container.exclusive(async () => {
+      const { state } = container.record;
+      if (state.status === "paused") {
+        throw new Conflict(`Container ${container.id} is already paused`);
+      }
+      if (state.status !== "running" || !container.machine) {
+        throw notRunning(container);
+      }
+      await container.machine.pause();
+      state.status = "paused";
+      this.#options.tell(container, "pause");
+      await container.save();
+    });
+  }
+
+  /** @throws {SystemError} it is not paused; Docker answers 500 here */
+  async unpause(container: Container): Promise<void> {
+    await container.exclusive(async () => {
+      const { state } = container.record;
+      if (state.status !== "paused" || !container.machine) {
+        throw new SystemError(`Container ${container.id} is not paused`);
+      }
+      await container.machine.resume();
+      state.status = "running";
+      this.#options.tell(container, "unpause");
+      await container.save();
+    });
+  }
+
+  /** @throws {Conflict} it does not run */
+  async resize(
+    container: Container,
+    rows: number,
+    columns: number,
+  ): Promise<void> {
+    if (!container.isRunning || !container.machine) {
+      throw notRunning(container);
+    }
+    await container.machine.agent.request("resize", {
+      process: INIT_PROCESS,
+      rows,
+      columns,
+    });
+    this.#options.tell(container, "resize", {
+      height: String(rows),
+      width: String(columns),
+    });
+  }
+}
+
+/** What an earlier run left in a machine's folder is of no use to the next. */
+async function freshDirectory(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+}
+
+async function shutdown(machine: Machine): Promise<void> {
+  await within(
+    Promise.race([
+      machine.agent.request("shutdown", {}).catch(() => undefined),
+      machine.exited,
+    ]),
+    SHUTDOWN_LIMIT,
+  );
+}
+
+/** Whether a promise settles within so many ms. */
+async function within(promise: Promise<unknown>, ms: number): Promise<boolean> {
+  if (ms === Infinity) {
+    await promise;
+    return true;
+  }
+  const timer = new AbortController();
+  const late = Symbol("late");
+  try {
+    const first = await Promise.race([
+      promise,
+      delay(ms, late, { signal: timer.signal }).catch(() => late),
+    ]);
+    return first !== late;
+  } finally {
+    timer.abort();
+  }
+}

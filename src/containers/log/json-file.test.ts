@@ -1,0 +1,180 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { JsonFileLog, type LogRecord } from "./json-file.js";
+import { lastOffsets, readLog, type ReadOptions } from "./reader.js";
+
+let directory: string;
+let log: JsonFileLog;
+
+beforeEach(async () => {
+  directory = await mkdtemp(path.join(tmpdir(), "hull-log-"));
+  log = makeLog(Infinity, 1);
+});
+afterEach(async () => {
+  await log.close();
+  await rm(directory, { recursive: true });
+});
+
+function makeLog(maxSize: number, maxFiles: number): JsonFileLog {
+  const onError = (error: Error) => assert.fail(error);
+  return new JsonFileLog(path.join(directory, "x-json.log"), {
+    maxSize,
+    maxFiles,
+    onError,
+  });
+}
+
+const START = { stdout: 0, stderr: 0 };
+
+async function read(options: Partial<ReadOptions> = {}): Promise<LogRecord[]> {
+  const records: LogRecord[] = [];
+  const signal = new AbortController().signal;
+  for await (const record of readLog(
+    log,
+    { follow: false, ...options },
+    signal,
+  )) {
+    records.push(record);
+  }
+  return records;
+}
+
+test("a line is recorded when it is whole", async () => {
+  await log.begin(START);
+  assert.equal(await log.append("stdout", Buffer.from("one\ntw")), 4);
+  assert.deepEqual(
+    (await read()).map((r) => [r.log, r.stream, r.offset]),
+    [["one\n", "stdout", 4]],
+  );
+  assert.equal(await log.append("stdout", Buffer.from("o\n")), 8);
+  assert.deepEqual(
+    (await read()).map((r) => r.log),
+    ["one\n", "two\n"],
+  );
+});
+
+test("a line without an end is recorded by flush", async () => {
+  await log.begin(START);
+  await log.append("stderr", Buffer.from("no newline"));
+  await log.flush("stderr");
+  assert.deepEqual(
+    (await read()).map((r) => [r.log, r.offset]),
+    [["no newline", 10]],
+  );
+});
+
+test("a line over 16 KiB is recorded in parts", async () => {
+  await log.begin(START);
+  const line = Buffer.alloc(40_000, "x");
+  line[line.length - 1] = 0x0a;
+  await log.append("stdout", line.subarray(0, 20_000));
+  await log.append("stdout", line.subarray(20_000));
+  assert.deepEqual(
+    (await read()).map((r) => r.log.length),
+    [16_384, 16_384, 7_232],
+  );
+});
+
+test("tail counts records over both streams and over rotated files", async () => {
+  log = makeLog(200, 3);
+  await log.begin(START);
+  for (let i = 0; i < 6; i++) {
+    await log.append(i % 2 ? "stderr" : "stdout", Buffer.from(`line ${i}\n`));
+  }
+  assert.ok(log.generation >= 1);
+  for (const tail of [0, 1, 2, 3, 4]) {
+    const expected = [0, 1, 2, 3, 4, 5].slice(6 - tail);
+    assert.deepEqual(
+      (await read({ tail })).map((r) => r.log),
+      expected.map((i) => `line ${i}\n`),
+    );
+  }
+});
+
+test("rotation keeps only so many files", async () => {
+  log = makeLog(100, 2);
+  await log.begin(START);
+  for (let i = 0; i < 20; i++) {
+    await log.append("stdout", Buffer.from(`line ${i}\n`));
+  }
+  const lines = (await read()).map((r) => r.log);
+  assert.equal(lines.at(-1), "line 19\n");
+  assert.ok(lines.length < 6 && lines.length > 1);
+  await assert.rejects(readFile(`${log.path}.2`), { code: "ENOENT" });
+});
+
+test("a follower reads on through a rotation and ends with the run", async () => {
+  log = makeLog(100, 2);
+  await log.begin(START);
+  const seen: string[] = [];
+  const follower = (async () => {
+    const signal = new AbortController().signal;
+    for await (const record of readLog(log, { follow: true }, signal)) {
+      seen.push(record.log);
+    }
+  })();
+  for (let i = 0; i < 10; i++) {
+    await log.append("stdout", Buffer.from(`${i}\n`));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  await log.close();
+  await follower;
+  assert.deepEqual(
+    seen,
+    [...Array(10).keys()].map((i) => `${i}\n`),
+  );
+});
+
+test("a follower that is called off ends", async () => {
+  await log.begin(START);
+  const control = new AbortController();
+  const follower = (async () => {
+    let count = 0;
+    const reader = readLog(log, { follow: true }, control.signal);
+    for await (const record of reader) count += record.log.length;
+    return count;
+  })();
+  await log.append("stdout", Buffer.from("a\n"));
+  setTimeout(() => control.abort(), 20);
+  assert.equal(await follower, 2);
+});
+
+test("since and until choose by time", async () => {
+  await log.begin(START);
+  for (const line of ["a\n", "b\n", "c\n"]) {
+    await log.append("stdout", Buffer.from(line));
+  }
+  const [, second] = await read();
+  assert.ok(second);
+  assert.deepEqual(
+    (await read({ since: second.time })).map((r) => r.log),
+    ["b\n", "c\n"],
+  );
+  assert.deepEqual(
+    (await read({ until: second.time })).map((r) => r.log),
+    ["a\n", "b\n"],
+  );
+});
+
+test("the last offsets tell where a run's log ends", async () => {
+  await log.begin(START);
+  await log.append("stdout", Buffer.from("of an earlier run\n"));
+  await log.close();
+  await log.begin(START);
+  const since = new Date(Date.now() + 1).toISOString();
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  await log.append("stdout", Buffer.from("ab\ncd\nhalf"));
+  assert.deepEqual(await lastOffsets(log, since), { stdout: 6, stderr: 0 });
+});
+
+test("what is no UTF-8 is replaced and does not break the log", async () => {
+  await log.begin(START);
+  await log.append("stdout", Buffer.from([0x61, 0xff, 0x62, 0x0a]));
+  assert.deepEqual(
+    (await read()).map((r) => [r.log, r.offset]),
+    [["a\ufffdb\n", 4]],
+  );
+});

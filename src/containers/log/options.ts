@@ -1,0 +1,59 @@
+/** The options of --log-driver and --log-opt. */
+import { InvalidParameter } from "../../errors.js";
+import type { HostConfig } from "../create-request.js";
+
+const UNITS: Record<string, number> = {
+  "": 1,
+  b: 1,
+  k: 1024,
+  m: 1024 ** 2,
+  g: 1024 ** 3,
+};
+/** Options of `docker run --log-opt` that say how records are shown, and change nothing here. */
+const ACCEPTED = ["max-size", "max-file", "mode", "max-buffer-size"];
+
+/**
+ * Reads a container's LogConfig.
+ * @throws {InvalidParameter} an option or driver that hull does not know, by name
+ */
+export function logOptions(host: HostConfig): {
+  maxSize: number;
+  maxFiles: number;
+} {
+  const type = host.LogConfig?.Type || "json-file";
+  const config = host.LogConfig?.Config ?? {};
+  if (type !== "json-file" && type !== "none") {
+    throw new InvalidParameter(
+      `logger: no log driver named '${type}' is registered`,
+    );
+  }
+  for (const name of Object.keys(config)) {
+    if (!ACCEPTED.includes(name)) {
+      throw new InvalidParameter(
+        `unknown log opt '${name}' for ${type} log driver`,
+      );
+    }
+  }
+  const maxFiles = Number(config["max-file"] ?? "1");
+  if (!Number.isInteger(maxFiles) || maxFiles < 1) {
+    throw new InvalidParameter("max-file cannot be less than 1");
+  }
+  const maxSize = sizeOf(config["max-size"]);
+  if (maxFiles > 1 && maxSize === Infinity) {
+    throw new InvalidParameter(
+      "max-file has no effect without max-size: give both",
+    );
+  }
+  return { maxSize, maxFiles };
+}
+
+function sizeOf(text: string | undefined): number {
+  if (text === undefined || text === "-1") return Infinity;
+  const match = /^(\d+(?:\.\d+)?)\s*([bkmg]?)b?$/i.exec(text);
+  const unit = UNITS[match?.[2]?.toLowerCase() ?? "?"];
+  const size = Number(match?.[1]) * (unit ?? Number.NaN);
+  if (!(size > 0)) {
+    throw new InvalidParameter(`invalid max-size: '${text}'`);
+  }
+  return size;
+}

@@ -1,0 +1,289 @@
+/**
+ * From a container's record to what its machine and the agent in it are told. Pure: what it returns
+ * depends on the arguments only.
+ */
+import { randomBytes } from "node:crypto";
+import {
+  INIT_PROCESS,
+  type Limits,
+  type MountSetup,
+  type Setup,
+  type Spawn,
+} from "../../protocol/index.js";
+import { InvalidParameter } from "../errors.js";
+import { capabilitiesOf } from "./capabilities.js";
+import type { ExecRequest, HostConfig } from "./create-request.js";
+import type { ContainerRecord } from "./record.js";
+
+const MiB = 1024 * 1024;
+/** What the guest's kernel and agent need beside the container's own memory limit. */
+const GUEST_OVERHEAD = 64 * MiB;
+const DEFAULT_SHM_SIZE = 64 * MiB;
+const DEFAULT_PATH =
+  "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_CPU_PERIOD = 100_000;
+
+/** Paths hidden from and read-only for containers (moby oci/defaults.go). */
+const MASKED_PATHS = [
+  "/proc/asound",
+  "/proc/acpi",
+  "/proc/interrupts",
+  "/proc/kcore",
+  "/proc/keys",
+  "/proc/latency_stats",
+  "/proc/timer_list",
+  "/proc/timer_stats",
+  "/proc/sched_debug",
+  "/proc/scsi",
+  "/sys/firmware",
+  "/sys/devices/virtual/powercap",
+];
+const READONLY_PATHS = [
+  "/proc/bus",
+  "/proc/fs",
+  "/proc/irq",
+  "/proc/sys",
+  "/proc/sysrq-trigger",
+];
+
+/** The daemon's defaults for what a user did not ask for. */
+export interface MachineDefaults {
+  /** Memory of a machine whose container has no limit, in bytes. */
+  memoryBytes: number;
+  vcpus: number;
+  /** Size of a container's writable disk, in bytes. */
+  diskBytes: number;
+}
+
+/** The machine's memory: the container's limit and the guest's own needs on top. */
+export function machineMemory(
+  host: HostConfig,
+  defaults: MachineDefaults,
+): number {
+  return host.Memory ? host.Memory + GUEST_OVERHEAD : defaults.memoryBytes;
+}
+
+/** As many vCPUs as --cpus needs; the exact share is the cgroup's business. */
+export function machineCpus(
+  host: HostConfig,
+  defaults: MachineDefaults,
+): number {
+  if (host.NanoCpus) return Math.ceil(host.NanoCpus / 1e9);
+  if (host.CpuQuota && host.CpuQuota > 0) {
+    return Math.ceil(host.CpuQuota / (host.CpuPeriod || DEFAULT_CPU_PERIOD));
+  }
+  return defaults.vcpus;
+}
+
+export function setupOf(record: ContainerRecord): Setup {
+  const { config, hostConfig: host } = record;
+  const privileged = host.Privileged ?? false;
+  return {
+    time: Date.now(),
+    entropy: randomBytes(64).toString("base64"),
+    hostname: config.Hostname,
+    domainname: config.Domainname,
+    machineId: "",
+    network: {
+      interfaces: record.endpoints.flatMap((end) =>
+        end.interface ? [end.interface] : [],
+      ),
+    },
+    rootfs: { image: 0, writable: 1, readonly: host.ReadonlyRootfs ?? false },
+    mounts: tmpfsMounts(host),
+    files: [
+      { path: "/etc/hostname", content: `${config.Hostname}\n`, mode: 0o644 },
+      { path: "/etc/hosts", content: hostsFile(record), mode: 0o644 },
+      {
+        path: "/etc/resolv.conf",
+        content: resolverFile(record),
+        mode: 0o644,
+      },
+    ],
+    limits: limitsOf(host),
+    sysctls: host.Sysctls ?? {},
+    shmSize: host.ShmSize || DEFAULT_SHM_SIZE,
+    privileged,
+    maskedPaths: privileged ? [] : (host.MaskedPaths ?? MASKED_PATHS),
+    readonlyPaths: privileged ? [] : (host.ReadonlyPaths ?? READONLY_PATHS),
+  };
+}
+
+/** The container's own process. */
+export function initSpawn(record: ContainerRecord): Spawn {
+  const { config, hostConfig: host } = record;
+  return {
+    process: INIT_PROCESS,
+    args: record.argv,
+    env: environment(config.Env, config.Hostname, config.Tty),
+    cwd: config.WorkingDir || "/",
+    user: config.User,
+    groups: host.GroupAdd ?? [],
+    ...(config.Tty ? { tty: terminalSize(host.ConsoleSize) } : {}),
+    stdin: config.OpenStdin,
+    ...privileges(host, false),
+  };
+}
+
+/** A process beside the container's own (`docker exec`). */
+export function execSpawn(
+  record: ContainerRecord,
+  process: number,
+  request: ExecRequest,
+): Spawn {
+  const { config, hostConfig: host } = record;
+  const tty = request.Tty ?? false;
+  return {
+    process,
+    args: request.Cmd ?? [],
+    env: mergeEnv(
+      environment(config.Env, config.Hostname, tty),
+      request.Env ?? [],
+    ),
+    cwd: request.WorkingDir || config.WorkingDir || "/",
+    user: request.User || config.User,
+    groups: host.GroupAdd ?? [],
+    ...(tty ? { tty: terminalSize(request.ConsoleSize) } : {}),
+    stdin: request.AttachStdin ?? false,
+    ...privileges(host, request.Privileged ?? false),
+  };
+}
+
+function privileges(host: HostConfig, privileged: boolean) {
+  return {
+    capabilities: capabilitiesOf(privileged ? { Privileged: true } : host),
+    noNewPrivileges: (host.SecurityOpt ?? []).some((option) =>
+      /^no-new-privileges([:=]true)?$/.test(option),
+    ),
+    rlimits: (host.Ulimits ?? []).map((limit) => ({
+      name: limit.Name,
+      soft: limit.Soft,
+      hard: limit.Hard,
+    })),
+    oomScoreAdj: host.OomScoreAdj ?? 0,
+  };
+}
+
+/** Docker's ConsoleSize is [height, width]; 0 means not known yet (a resize follows). */
+function terminalSize(size: number[] | undefined) {
+  return { rows: size?.[0] || 24, columns: size?.[1] || 80 };
+}
+
+function environment(own: string[], hostname: string, tty: boolean): string[] {
+  const base = [DEFAULT_PATH, `HOSTNAME=${hostname}`];
+  if (tty) base.push("TERM=xterm");
+  return mergeEnv(base, own);
+}
+
+/** Later values win and keep the place of the first; a bare "KEY" takes the variable away. */
+export function mergeEnv(base: string[], over: string[]): string[] {
+  const merged = new Map<string, string>();
+  for (const entry of [...base, ...over]) {
+    const equals = entry.indexOf("=");
+    if (equals < 0) merged.delete(entry);
+    else merged.set(entry.slice(0, equals), entry);
+  }
+  return [...merged.values()];
+}
+
+function limitsOf(host: HostConfig): Limits {
+  const limits: Limits = {};
+  if (host.Memory) limits.memoryBytes = host.Memory;
+  if (host.MemorySwap) limits.memorySwapBytes = host.MemorySwap;
+  if (host.NanoCpus) {
+    limits.cpuPeriodUs = DEFAULT_CPU_PERIOD;
+    limits.cpuQuotaUs = Math.round((host.NanoCpus * DEFAULT_CPU_PERIOD) / 1e9);
+  } else if (host.CpuQuota && host.CpuQuota > 0) {
+    limits.cpuPeriodUs = host.CpuPeriod || DEFAULT_CPU_PERIOD;
+    limits.cpuQuotaUs = host.CpuQuota;
+  }
+  if (host.CpuShares) {
+    // cgroup v1 shares 2–262144 onto v2 weight 1–10000, as runc maps them.
+    const shares = Math.min(Math.max(host.CpuShares, 2), 262144);
+    limits.cpuWeight = 1 + Math.floor(((shares - 2) * 9999) / 262142);
+  }
+  if (host.PidsLimit && host.PidsLimit > 0) limits.pids = host.PidsLimit;
+  return limits;
+}
+
+function tmpfsMounts(host: HostConfig): MountSetup[] {
+  const mounts: MountSetup[] = Object.entries(host.Tmpfs ?? {}).map(
+    ([target, options]) => ({
+      type: "tmpfs",
+      target,
+      options: ["noexec", "nosuid", "nodev", ...options.split(",")].filter(
+        (option) => option !== "",
+      ),
+    }),
+  );
+  for (const mount of host.Mounts ?? []) {
+    if (mount.Type !== "tmpfs") continue;
+    const { SizeBytes, Mode } = (mount["TmpfsOptions"] ?? {}) as {
+      SizeBytes?: number;
+      Mode?: number;
+    };
+    const options = ["noexec", "nosuid", "nodev"];
+    if (SizeBytes) options.push(`size=${SizeBytes}`);
+    if (Mode) options.push(`mode=${Mode.toString(8)}`);
+    mounts.push({ type: "tmpfs", target: mount.Target ?? "", options });
+  }
+  return mounts;
+}
+
+function hostsFile(record: ContainerRecord): string {
+  const { config, hostConfig: host } = record;
+  const lines = [
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::\tip6-localnet",
+    "ff00::\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+  ];
+  for (const entry of host.ExtraHosts ?? []) {
+    const { name, address } = parseExtraHost(entry, record);
+    lines.push(`${address}\t${name}`);
+  }
+  const names = config.Domainname
+    ? `${config.Hostname}.${config.Domainname} ${config.Hostname}`
+    : config.Hostname;
+  for (const endpoint of record.endpoints) {
+    lines.push(`${endpoint.ipAddress}\t${names}`);
+  }
+  return lines.join("\n") + "\n";
+}
+
+/**
+ * One --add-host entry: "name:address" or "name=address"; "host-gateway" is the default gateway.
+ * @throws {InvalidParameter} with Docker's words
+ */
+export function parseExtraHost(
+  entry: string,
+  record?: ContainerRecord,
+): { name: string; address: string } {
+  const match = /^([^:=]+)[:=](.+)$/.exec(entry);
+  if (!match?.[1] || !match[2]) {
+    throw new InvalidParameter(`bad format for add-host: "${entry}"`);
+  }
+  const address =
+    match[2] === "host-gateway"
+      ? (record?.endpoints[0]?.gateway ?? "127.0.0.1")
+      : match[2].replace(/^\[(.*)\]$/, "$1");
+  return { name: match[1], address };
+}
+
+function resolverFile(record: ContainerRecord): string {
+  const { hostConfig: host, endpoints } = record;
+  const servers = host.Dns?.length
+    ? host.Dns
+    : [...new Set(endpoints.flatMap((endpoint) => endpoint.nameservers))];
+  const search = host.DnsSearch?.length
+    ? host.DnsSearch.filter((domain) => domain !== ".")
+    : [...new Set(endpoints.flatMap((endpoint) => endpoint.search))];
+  const lines = servers.map((server) => `nameserver ${server}`);
+  if (search.length) lines.push(`search ${search.join(" ")}`);
+  if (host.DnsOptions?.length) {
+    lines.push(`options ${host.DnsOptions.join(" ")}`);
+  }
+  return lines.map((line) => line + "\n").join("");
+}

@@ -1,0 +1,319 @@
+/** From what a user asks for, and the image, to a container's record. All checks are here. */
+import { cpus } from "node:os";
+import { isIP } from "node:net";
+import { InvalidParameter, NotImplemented } from "../errors.js";
+import type { Image, ImageConfig } from "../images/index.js";
+import { capabilitiesOf } from "./capabilities.js";
+import { initialState } from "./container.js";
+import type {
+  CreateRequest,
+  HostConfig,
+  RestartPolicy,
+} from "./create-request.js";
+import { logOptions } from "./log/options.js";
+import {
+  type MachineDefaults,
+  mergeEnv,
+  parseExtraHost,
+} from "./machine-spec.js";
+import {
+  type ContainerConfig,
+  type ContainerRecord,
+  RECORD_VERSION,
+} from "./record.js";
+import { signalNumber } from "./signals.js";
+
+const MiB = 1024 * 1024;
+/** Docker's smallest memory limit. */
+const MIN_MEMORY = 6 * MiB;
+
+/**
+ * @throws {InvalidParameter} a value that cannot be, in Docker's words where it has some
+ * @throws {NotImplemented} something hull does not do yet, by name
+ */
+export function newRecord(
+  id: string,
+  name: string,
+  request: CreateRequest,
+  image: Image,
+  defaults: MachineDefaults,
+): ContainerRecord {
+  const host = request.HostConfig ?? {};
+  checkHostConfig(host);
+  if (Object.keys(request.Volumes ?? {}).length) {
+    throw new NotImplemented("hull does not support volumes (Volumes) yet");
+  }
+  const config = mergeConfig(id, request, image.config);
+  if (config.StopSignal) signalNumber(config.StopSignal);
+  if (config.WorkingDir && !config.WorkingDir.startsWith("/")) {
+    throw new InvalidParameter(
+      `the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`,
+    );
+  }
+  const argv = [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])];
+  if (argv.length === 0) throw new InvalidParameter("no command specified");
+  return {
+    version: RECORD_VERSION,
+    id,
+    name,
+    created: new Date().toISOString(),
+    imageId: image.id,
+    config,
+    hostConfig: withDefaults(host),
+    networks: networksOf(request),
+    argv,
+    state: initialState(),
+    restartCount: 0,
+    endpoints: [],
+    diskBytes: defaults.diskBytes,
+  };
+}
+
+/** What the user gave wins; environment and labels are joined (moby daemon/commit.go merge). */
+function mergeConfig(
+  id: string,
+  request: CreateRequest,
+  image: ImageConfig,
+): ContainerConfig {
+  for (const entry of request.Env ?? []) {
+    if (entry === "" || entry.startsWith("=") || entry.includes("\0")) {
+      throw new InvalidParameter(`invalid environment variable: ${entry}`);
+    }
+  }
+  // A new entrypoint makes the image's command meaningless.
+  const ownEntrypoint = request.Entrypoint !== undefined;
+  const entrypoint = ownEntrypoint
+    ? noneIfBlank(request.Entrypoint)
+    : (image.Entrypoint ?? null);
+  const command = request.Cmd?.length
+    ? request.Cmd
+    : ownEntrypoint
+      ? null
+      : (image.Cmd ?? null);
+  const config: ContainerConfig = {
+    Hostname: request.Hostname || id.slice(0, 12),
+    Domainname: request.Domainname ?? "",
+    User: request.User || image.User || "",
+    AttachStdin: request.AttachStdin ?? false,
+    AttachStdout: request.AttachStdout ?? false,
+    AttachStderr: request.AttachStderr ?? false,
+    Tty: request.Tty ?? false,
+    OpenStdin: request.OpenStdin ?? false,
+    StdinOnce: request.StdinOnce ?? false,
+    Env: mergeEnv(image.Env ?? [], request.Env ?? []),
+    Cmd: command,
+    Image: request.Image ?? "",
+    Volumes: null,
+    WorkingDir: request.WorkingDir || image.WorkingDir || "",
+    Entrypoint: entrypoint,
+    OnBuild: null,
+    Labels: { ...image.Labels, ...request.Labels },
+  };
+  const volumes = { ...image.Volumes, ...request.Volumes };
+  if (Object.keys(volumes).length) config.Volumes = volumes;
+  const ports = { ...image.ExposedPorts, ...request.ExposedPorts };
+  if (Object.keys(ports).length) config.ExposedPorts = ports;
+  const stopSignal = request.StopSignal || image.StopSignal;
+  if (stopSignal) config.StopSignal = stopSignal;
+  if (request.StopTimeout !== undefined) {
+    config.StopTimeout = request.StopTimeout;
+  }
+  if (request.NetworkDisabled) config.NetworkDisabled = true;
+  const shell = request.Shell ?? image.Shell;
+  if (shell) config.Shell = shell;
+  return config;
+}
+
+/** The CLI sends [""] for `--entrypoint ""`: none at all. */
+function noneIfBlank(argv: string[] | undefined): string[] | null {
+  return !argv?.length || (argv.length === 1 && argv[0] === "") ? null : argv;
+}
+
+function networksOf(request: CreateRequest): string[] {
+  if (request.NetworkDisabled) return ["none"];
+  const mode = request.HostConfig?.NetworkMode || "default";
+  const others = Object.keys(request.NetworkingConfig?.EndpointsConfig ?? {});
+  if (others.some((name) => name !== mode)) {
+    throw new NotImplemented(
+      "a container on several networks is not supported by hull yet",
+    );
+  }
+  return [mode];
+}
+
+function withDefaults(host: HostConfig): HostConfig {
+  return {
+    ...host,
+    NetworkMode: host.NetworkMode || "default",
+    LogConfig: {
+      Type: host.LogConfig?.Type || "json-file",
+      Config: host.LogConfig?.Config ?? {},
+    },
+    RestartPolicy: {
+      Name: host.RestartPolicy?.Name || "no",
+      MaximumRetryCount: host.RestartPolicy?.MaximumRetryCount ?? 0,
+    },
+  };
+}
+
+function checkHostConfig(host: HostConfig): void {
+  checkResources(host);
+  checkRestartPolicy(host.RestartPolicy, host.AutoRemove ?? false);
+  capabilitiesOf(host);
+  logOptions(host);
+  for (const entry of host.ExtraHosts ?? []) parseExtraHost(entry);
+  for (const server of host.Dns ?? []) {
+    if (!isIP(server)) {
+      throw new InvalidParameter(`invalid IP address: ${server}`);
+    }
+  }
+  for (const limit of host.Ulimits ?? []) {
+    if (limit.Hard !== -1 && limit.Soft > limit.Hard) {
+      throw new InvalidParameter(
+        `ulimit soft limit must be less than or equal to hard limit: ${limit.Soft} > ${limit.Hard}`,
+      );
+    }
+  }
+  if ((host.ShmSize ?? 0) < 0) {
+    throw new InvalidParameter("SHM size can not be less than 0");
+  }
+  for (const target of Object.keys(host.Tmpfs ?? {})) checkTarget(target);
+  checkUnsupported(host);
+}
+
+function checkResources(host: HostConfig): void {
+  const { Memory, MemorySwap, NanoCpus, CpuPeriod, CpuQuota, PidsLimit } = host;
+  if (Memory !== undefined && Memory !== 0 && Memory < MIN_MEMORY) {
+    throw new InvalidParameter("Minimum memory limit allowed is 6MB");
+  }
+  if (MemorySwap && MemorySwap > 0 && MemorySwap < (Memory ?? 0)) {
+    throw new InvalidParameter(
+      "Minimum memoryswap limit should be larger than memory limit, see usage",
+    );
+  }
+  if (MemorySwap && MemorySwap > 0 && !Memory) {
+    throw new InvalidParameter(
+      "You should always set the Memory limit when using Memoryswap limit, see usage",
+    );
+  }
+  const available = cpus().length;
+  if (NanoCpus && (NanoCpus < 0 || NanoCpus > available * 1e9)) {
+    throw new InvalidParameter(
+      `range of CPUs is from 0.01 to ${available}.00, as there are only ${available} CPUs available`,
+    );
+  }
+  if (NanoCpus && (CpuPeriod || CpuQuota)) {
+    throw new InvalidParameter(
+      "Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set",
+    );
+  }
+  if (CpuPeriod && (CpuPeriod < 1000 || CpuPeriod > 1000000)) {
+    throw new InvalidParameter(
+      "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+    );
+  }
+  if (CpuQuota && CpuQuota > 0 && CpuQuota < 1000) {
+    throw new InvalidParameter(
+      "CPU cfs quota can not be less than 1ms (i.e. 1000)",
+    );
+  }
+  if (CpuQuota && CpuQuota > (CpuPeriod || 100_000) * available) {
+    throw new InvalidParameter(
+      `CpuQuota asks for more than the ${available} CPUs available`,
+    );
+  }
+  if (PidsLimit !== undefined && PidsLimit < -1) {
+    throw new InvalidParameter("PidsLimit can not be less than -1");
+  }
+}
+
+function checkRestartPolicy(
+  policy: RestartPolicy | undefined,
+  autoRemove: boolean,
+): void {
+  if (!policy) return;
+  const { Name, MaximumRetryCount } = policy;
+  if (autoRemove && Name !== "" && Name !== "no") {
+    throw new InvalidParameter(
+      "can't create 'AutoRemove' container with restart policy",
+    );
+  }
+  if (MaximumRetryCount > 0 && Name !== "on-failure") {
+    throw new InvalidParameter(
+      "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+    );
+  }
+}
+
+function checkTarget(target: string): void {
+  if (!target.startsWith("/")) {
+    throw new InvalidParameter(
+      `invalid mount path: '${target}' mount path must be absolute`,
+    );
+  }
+  if (/^\/+$/.test(target)) {
+    throw new InvalidParameter("invalid mount: destination can't be '/'");
+  }
+}
+
+/** Refuses by name what would otherwise silently not happen. */
+function checkUnsupported(host: HostConfig): void {
+  const missing: [boolean, string][] = [
+    [Boolean(host.Binds?.length), "bind mounts and volumes (HostConfig.Binds)"],
+    [
+      (host.Mounts ?? []).some((mount) => mount.Type !== "tmpfs"),
+      "mounts other than tmpfs (HostConfig.Mounts)",
+    ],
+    [
+      Boolean(host.VolumesFrom?.length),
+      "volumes of other containers (HostConfig.VolumesFrom)",
+    ],
+    [
+      Object.keys(host.PortBindings ?? {}).length > 0 ||
+        Boolean(host.PublishAllPorts),
+      "publishing ports (HostConfig.PortBindings)",
+    ],
+    [Boolean(host.Links?.length), "links (HostConfig.Links)"],
+    [Boolean(host.Init), "an init process (HostConfig.Init)"],
+    [
+      Object.keys(host.StorageOpt ?? {}).length > 0,
+      "storage options (HostConfig.StorageOpt)",
+    ],
+  ];
+  for (const [asked, what] of missing) {
+    if (asked) throw new NotImplemented(`hull does not support ${what} yet`);
+  }
+  for (const mount of host.Mounts ?? []) checkTarget(mount.Target ?? "");
+  const impossible: [boolean, string][] = [
+    [Boolean(host.Devices?.length), "host devices (HostConfig.Devices)"],
+    [
+      Boolean(host.DeviceRequests?.length),
+      "host devices (HostConfig.DeviceRequests)",
+    ],
+    [
+      host.PidMode === "host" || isOther(host.PidMode),
+      `the PID namespace "${host.PidMode}" (HostConfig.PidMode)`,
+    ],
+    [
+      host.IpcMode === "host" || isOther(host.IpcMode),
+      `the IPC namespace "${host.IpcMode}" (HostConfig.IpcMode)`,
+    ],
+    [host.UTSMode === "host", 'the UTS namespace "host" (HostConfig.UTSMode)'],
+  ];
+  for (const [asked, what] of impossible) {
+    if (asked) {
+      throw new InvalidParameter(
+        `a container in a virtual machine of its own cannot use ${what}`,
+      );
+    }
+  }
+  if (host.Runtime && host.Runtime !== "hull" && host.Runtime !== "runc") {
+    throw new InvalidParameter(
+      `unknown or invalid runtime name: ${host.Runtime}`,
+    );
+  }
+}
+
+function isOther(mode: string | undefined): boolean {
+  return mode?.startsWith("container:") ?? false;
+}

@@ -1,0 +1,106 @@
+/** A daemon that starts finds the containers, and the machines, that an earlier one left. */
+import { setTimeout as delay } from "node:timers/promises";
+import type { Logger } from "pino";
+import type { Hypervisor } from "../hypervisor/index.js";
+import type { NetworkService } from "../networks/index.js";
+import type { Container } from "./container.js";
+import type { Lifecycle } from "./lifecycle.js";
+import { startsWithDaemon } from "./restart-policy.js";
+
+export interface RestoreOptions {
+  lifecycle: Lifecycle;
+  hypervisor: Hypervisor;
+  networks: NetworkService;
+  log: Logger;
+  remove: (container: Container) => Promise<void>;
+}
+
+/** How long the API waits for guests to answer: one that hangs, or is paused, is taken over later. */
+const ADOPTION_LIMIT = 5000;
+
+export async function restoreContainers(
+  containers: Container[],
+  options: RestoreOptions,
+): Promise<void> {
+  const adopted: Promise<void>[] = [];
+  const start: Container[] = [];
+  for (const container of containers) {
+    try {
+      const { record } = container;
+      const startNow =
+        startsWithDaemon(record) || record.state.status === "restarting";
+      const adoption = await restore(container, options);
+      if (adoption) adopted.push(guarded(container, adoption, options.log));
+      else if (startNow) start.push(container);
+    } catch (error) {
+      options.log.error(
+        { err: error, container: container.id },
+        "cannot restore a container",
+      );
+    }
+  }
+  const limit = new AbortController();
+  await Promise.race([
+    Promise.all(adopted),
+    delay(ADOPTION_LIMIT, undefined, { signal: limit.signal }).catch(
+      () => undefined,
+    ),
+  ]);
+  limit.abort();
+  await options.networks.removeOrphans();
+  for (const container of start) {
+    void guarded(container, options.lifecycle.start(container), options.log);
+  }
+}
+
+/** @returns a promise of taking its running machine over, or nothing when there is none */
+async function restore(
+  container: Container,
+  options: RestoreOptions,
+): Promise<Promise<void> | undefined> {
+  const { lifecycle, hypervisor, networks, log } = options;
+  const { record } = container;
+  const { status } = record.state;
+  const machine = record.machine && (await hypervisor.reattach(record.machine));
+  if (status === "removing") {
+    record.state.status = "exited";
+    if (machine) lifecycle.finishTearDown(container, machine);
+    void guarded(container, options.remove(container), log);
+    return undefined;
+  }
+  if (status === "restarting") record.state.status = "exited";
+  const running = status === "running" || status === "paused";
+  // A record with a run and no status of it: the daemon was killed in the middle of a start.
+  if (
+    machine &&
+    (running || record.run?.startedAt !== record.state.startedAt)
+  ) {
+    const names = {
+      id: record.id,
+      name: record.name,
+      hostname: record.config.Hostname,
+    };
+    for (const endpoint of record.endpoints) {
+      await networks.restore(names, endpoint);
+    }
+    return lifecycle.adopt(container, machine);
+  }
+  if (running) await lifecycle.lost(container);
+  else if (record.machine) lifecycle.finishTearDown(container, machine);
+  return undefined;
+}
+
+async function guarded(
+  container: Container,
+  work: Promise<void>,
+  log: Logger,
+): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    log.error(
+      { err: error, container: container.id },
+      "cannot restore a container",
+    );
+  }
+}

@@ -1,0 +1,290 @@
+/** The container service: every operation on containers and execs, behind the API. */
+import type { Logger } from "pino";
+import { Conflict, InvalidParameter } from "../errors.js";
+import type { EventBus } from "../events.js";
+import type { Filters } from "../filters.js";
+import type { Hypervisor } from "../hypervisor/index.js";
+import type { ImageSource, ImageUsage } from "../images/index.js";
+import type { NetworkService } from "../networks/index.js";
+import { Container } from "./container.js";
+import { type Tell, teller } from "./container-events.js";
+import type { CreateRequest } from "./create-request.js";
+import { Execs, notRunning } from "./execs.js";
+import { ContainerIndex } from "./index-of-containers.js";
+import { Lifecycle } from "./lifecycle.js";
+import { listContainers } from "./list.js";
+import type { MachineDefaults } from "./machine-spec.js";
+import { checkName, newId, randomName } from "./names.js";
+import { newRecord } from "./new-container.js";
+import { restoreContainers } from "./restore.js";
+import { ContainerStore } from "./store.js";
+import { WritableDisks } from "./writable-disk.js";
+
+export interface ContainerServiceOptions {
+  dataRoot: string;
+  execRoot: string;
+  images: ImageSource;
+  hypervisor: Hypervisor;
+  networks: NetworkService;
+  events: EventBus;
+  log: Logger;
+  defaults: MachineDefaults;
+}
+
+export class ContainerService implements ImageUsage {
+  readonly lifecycle: Lifecycle;
+  readonly execs: Execs;
+  readonly tell: Tell;
+  readonly #options: ContainerServiceOptions;
+  readonly #index = new ContainerIndex();
+  readonly #store: ContainerStore;
+  readonly #disks: WritableDisks;
+
+  constructor(options: ContainerServiceOptions) {
+    this.#options = options;
+    this.#store = new ContainerStore(options.dataRoot, options.log);
+    this.#disks = new WritableDisks(options.dataRoot);
+    this.tell = teller(options.events);
+    this.execs = new Execs(this.tell);
+    this.lifecycle = new Lifecycle({
+      ...options,
+      tell: this.tell,
+      execs: this.execs,
+      remove: (container) => this.#remove(container),
+    });
+  }
+
+  /**
+   * Takes over what an earlier daemon left: records, and the machines that still run.
+   * To be called once, before the API serves.
+   */
+  async load(): Promise<void> {
+    const { log, hypervisor, networks } = this.#options;
+    for (const record of await this.#store.load()) {
+      this.#index.add(new Container(record, this.#store, log));
+    }
+    await restoreContainers([...this.#index], {
+      lifecycle: this.lifecycle,
+      hypervisor,
+      networks,
+      log,
+      remove: (container) => this.#remove(container),
+    });
+  }
+
+  /** Lets go of the machines, which go on running. */
+  async close(): Promise<void> {
+    this.lifecycle.close();
+    await Promise.all(
+      [...this.#index].map(async (container) => {
+        await container.machine?.detach();
+        await container.save();
+      }),
+    );
+  }
+
+  /**
+   * `POST /containers/create`.
+   * @param name the name the user chose; a random one when undefined
+   * @throws {NotFound} no such image
+   * @throws {Conflict} the name is taken
+   * @throws {InvalidParameter} see `newRecord`
+   */
+  async create(
+    request: CreateRequest,
+    name: string | undefined,
+  ): Promise<Container> {
+    const { images, networks, defaults, log } = this.#options;
+    const chosen = name ? checkName(name) : this.#freeName();
+    if (!request.Image) throw new InvalidParameter("no image specified");
+    networks.check(request.HostConfig?.NetworkMode || "default");
+    const image = await images.get(request.Image);
+    const id = newId();
+    const record = newRecord(id, chosen, request, image, defaults);
+    this.#index.reserve(chosen, id);
+    try {
+      await this.#store.create(id);
+      const container = new Container(record, this.#store, log);
+      await this.#disks.create(container.writableDisk, record.diskBytes);
+      await container.save();
+      this.#index.add(container);
+      this.tell(container, "create");
+      return container;
+    } catch (error) {
+      this.#index.release(chosen, id);
+      await this.#store.remove(id);
+      throw error;
+    }
+  }
+
+  #freeName(): string {
+    for (let attempt = 0; ; attempt++) {
+      const name = randomName(attempt);
+      if (!this.#index.isTaken(name)) return name;
+    }
+  }
+
+  /**
+   * @param reference a name, ID, or unambiguous beginning of an ID
+   * @throws {NotFound} no such container
+   */
+  get(reference: string): Container {
+    return this.#index.get(reference);
+  }
+
+  /** Every container, in no order. */
+  all(): Container[] {
+    return [...this.#index];
+  }
+
+  /** `GET /containers/json`; see {@link listContainers}. */
+  async list(options: {
+    all: boolean;
+    limit?: number;
+    filters: Filters;
+  }): Promise<Container[]> {
+    const ancestors = await Promise.all(
+      options.filters.get("ancestor").map((reference) =>
+        this.#options.images.get(reference).then(
+          (image) => image.id,
+          () => "",
+        ),
+      ),
+    );
+    return listContainers(this.#index, { ...options, ancestors });
+  }
+
+  containersOf(imageId: string): { id: string; running: boolean }[] {
+    return [...this.#index]
+      .filter((container) => container.record.imageId === imageId)
+      .map((container) => ({
+        id: container.id,
+        running: container.isRunning,
+      }));
+  }
+
+  /**
+   * `DELETE /containers/{id}`.
+   * @throws {Conflict} it runs and `force` is false, or is being removed already
+   */
+  async remove(container: Container, force: boolean): Promise<void> {
+    const { status } = container.record.state;
+    if (container.isRunning || status === "restarting") {
+      if (!force) {
+        throw new Conflict(
+          `cannot remove container "/${container.record.name}": container is ${status}: ` +
+            (status === "paused"
+              ? "unpause and then stop the container before removing or force remove"
+              : "stop the container before removing or force remove"),
+        );
+      }
+      container.cancelRestart?.();
+      try {
+        await this.lifecycle.kill(container, "KILL");
+      } catch (error) {
+        // It ended by itself meanwhile.
+        if (!(error instanceof Conflict)) throw error;
+      }
+    }
+    if (container.record.state.status === "removing") {
+      if (container.record.hostConfig.AutoRemove && force) {
+        await container.wait("removed", new AbortController().signal);
+        return;
+      }
+      throw new Conflict(
+        `removal of container ${container.id} is already in progress`,
+      );
+    }
+    await this.#remove(container);
+  }
+
+  #remove(container: Container): Promise<void> {
+    return container.exclusive(async () => {
+      const { record } = container;
+      if (record.state.status === "removing") return;
+      if (container.isRunning) throw notRunningRemoval(container);
+      const { status } = record.state;
+      record.state.status = "removing";
+      try {
+        await container.save();
+        await container.teardown;
+        await container.deleteFiles();
+      } catch (error) {
+        record.state.status = status;
+        throw error;
+      }
+      this.#index.remove(container);
+      this.execs.forget(container);
+      this.tell(container, "destroy");
+      container.notifyRemoved();
+    });
+  }
+
+  /**
+   * `POST /containers/{id}/rename`.
+   * @throws {Conflict} the name is taken
+   * @throws {InvalidParameter} the name cannot be
+   */
+  async rename(container: Container, name: string): Promise<void> {
+    if (!name) {
+      throw new InvalidParameter("Neither old nor new names may be empty");
+    }
+    const fresh = checkName(name);
+    await container.exclusive(async () => {
+      const { record } = container;
+      const old = record.name;
+      if (fresh === old) {
+        throw new InvalidParameter(
+          "Renaming a container with the same name as its current name",
+        );
+      }
+      this.#index.reserve(fresh, record.id);
+      record.name = fresh;
+      try {
+        await container.save();
+      } catch (error) {
+        record.name = old;
+        this.#index.release(fresh, record.id);
+        throw error;
+      }
+      this.#index.release(old, record.id);
+      this.tell(container, "rename", { oldName: `/${old}` });
+    });
+  }
+
+  /** `POST /containers/prune`: removes what is stopped. Filters: `until` (ms since the epoch), labels. */
+  async prune(filters: Filters, until: number): Promise<string[]> {
+    const removed: string[] = [];
+    for (const container of [...this.#index]) {
+      const { status } = container.record.state;
+      const { Labels } = container.record.config;
+      if (status !== "exited" && status !== "created" && status !== "dead") {
+        continue;
+      }
+      if (Date.parse(container.record.created) > until) continue;
+      if (!filters.matchPairs("label", Labels)) continue;
+      if (filters.has("label!") && filters.matchPairs("label!", Labels)) {
+        continue;
+      }
+      await this.#remove(container);
+      removed.push(container.id);
+    }
+    return removed;
+  }
+
+  /**
+   * `GET /containers/{id}/top`.
+   * @throws {Conflict} it does not run
+   */
+  async processes(container: Container) {
+    const { machine } = container;
+    if (container.record.state.status !== "running" || !machine) {
+      throw notRunning(container);
+    }
+    return (await machine.agent.request("processes", {})).processes;
+  }
+}
+
+function notRunningRemoval(container: Container): Conflict {
+  return new Conflict(`container ${container.id} was started meanwhile`);
+}

@@ -1,0 +1,50 @@
+/** What a failed start or exec means to a Docker user: exit code, status and wording. */
+import { InvalidParameter, SystemError, HullError } from "../errors.js";
+import { AgentFailure } from "../hypervisor/index.js";
+
+const COULD_NOT_RUN = 128;
+
+/** The exit code Docker books for a process that could not be started. */
+export function exitCodeOf(error: Error): number {
+  if (!(error instanceof AgentFailure)) return COULD_NOT_RUN;
+  switch (error.code) {
+    case "executable-not-found":
+      return 127;
+    case "executable-not-runnable":
+      return 126;
+    default:
+      return COULD_NOT_RUN;
+  }
+}
+
+/** The error a client is answered with; the docker CLI reads its own exit code out of the wording. */
+export function startError(error: Error): Error {
+  if (!(error instanceof AgentFailure)) {
+    return error instanceof HullError ? error : new SystemError(error.message);
+  }
+  const words = `failed to create task for container: unable to start container process: ${error.message}`;
+  switch (error.code) {
+    case "executable-not-found":
+    case "executable-not-runnable":
+      return new InvalidParameter(words);
+    case "no-such-user":
+      return new InvalidParameter(error.message);
+    default:
+      return new SystemError(words);
+  }
+}
+
+/** The same for an exec; Docker writes these words into the exec's own output. */
+export function execError(error: Error): Error {
+  if (!(error instanceof AgentFailure)) return startError(error);
+  const words = `OCI runtime exec failed: exec failed: unable to start container process: ${error.message}: unknown`;
+  switch (error.code) {
+    case "executable-not-found":
+    case "executable-not-runnable":
+      return new InvalidParameter(words);
+    case "no-such-user":
+      return new InvalidParameter(error.message);
+    default:
+      return new SystemError(words);
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * Container records on disk: `<dataRoot>/containers/<id>/container.json`, one file a container, written
+ * to a temporary name, synced and renamed, so that a reader sees the old record or the new one.
+ */
+import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import path from "node:path";
+import type { Logger } from "pino";
+import writeFileAtomic from "write-file-atomic";
+import { type ContainerRecord, RECORD_VERSION } from "./record.js";
+
+const RECORD_FILE = "container.json";
+const ID = /^[0-9a-f]{64}$/;
+
+export class ContainerStore {
+  readonly #root: string;
+  readonly #log: Logger;
+
+  constructor(dataRoot: string, log: Logger) {
+    this.#root = path.join(dataRoot, "containers");
+    this.#log = log;
+  }
+
+  /** The folder that holds all of a container's files. */
+  directory(id: string): string {
+    return path.join(this.#root, id);
+  }
+
+  async create(id: string): Promise<void> {
+    await mkdir(this.directory(id), { recursive: true, mode: 0o710 });
+  }
+
+  async save(record: ContainerRecord): Promise<void> {
+    await writeFileAtomic(
+      path.join(this.directory(record.id), RECORD_FILE),
+      JSON.stringify(record, undefined, 2) + "\n",
+      { mode: 0o600 },
+    );
+  }
+
+  /** Takes the record away first: a removal that is cut short leaves a folder without a record. */
+  async remove(id: string): Promise<void> {
+    await rm(path.join(this.directory(id), RECORD_FILE), { force: true });
+    await rm(this.directory(id), { recursive: true, force: true });
+  }
+
+  /**
+   * Reads all records. A damaged one is set aside as `<id>.damaged-<ms>` and named in the log; a folder
+   * without a record is what a cut-short create or remove left, and goes.
+   */
+  async load(): Promise<ContainerRecord[]> {
+    await mkdir(this.#root, { recursive: true, mode: 0o710 });
+    const records: ContainerRecord[] = [];
+    for (const name of await readdir(this.#root)) {
+      if (!ID.test(name)) continue;
+      const record = await this.#read(name);
+      if (record) records.push(record);
+    }
+    return records;
+  }
+
+  async #read(id: string): Promise<ContainerRecord | undefined> {
+    const file = path.join(this.directory(id), RECORD_FILE);
+    try {
+      const record = JSON.parse(
+        await readFile(file, "utf8"),
+      ) as ContainerRecord;
+      if (record.version !== RECORD_VERSION || record.id !== id) {
+        throw new Error(`not a version ${RECORD_VERSION} record of ${id}`);
+      }
+      return record;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") {
+        await rm(this.directory(id), { recursive: true, force: true });
+        return undefined;
+      }
+      const aside = `${this.directory(id)}.damaged-${Date.now()}`;
+      this.#log.error(
+        { err: error, file, aside },
+        "container record set aside",
+      );
+      await rename(this.directory(id), aside);
+      return undefined;
+    }
+  }
+}

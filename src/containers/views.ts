@@ -1,0 +1,250 @@
+/** Containers as the API shows them: ContainerInspectResponse and ContainerSummary. */
+import { NEVER, type ContainerRecord } from "./record.js";
+import type { Container } from "./container.js";
+
+/** `GET /containers/{id}/json`. */
+export function inspectView(container: Container, execIds: string[]) {
+  const { record } = container;
+  const { state, config, hostConfig } = record;
+  const { status } = state;
+  return {
+    Id: record.id,
+    Created: record.created,
+    Path: record.argv[0] ?? "",
+    Args: record.argv.slice(1),
+    State: {
+      Status: status,
+      Running:
+        status === "running" || status === "paused" || status === "restarting",
+      Paused: status === "paused",
+      Restarting: status === "restarting",
+      OOMKilled: state.oomKilled,
+      Dead: status === "dead",
+      Pid: state.pid,
+      ExitCode: state.exitCode,
+      Error: state.error,
+      StartedAt: state.startedAt,
+      FinishedAt: state.finishedAt,
+    },
+    Image: record.imageId,
+    ResolvConfPath: "",
+    HostnamePath: "",
+    HostsPath: "",
+    LogPath: hostConfig.LogConfig?.Type === "none" ? "" : container.log.path,
+    Name: `/${record.name}`,
+    RestartCount: record.restartCount,
+    Driver: "erofs",
+    Platform: "linux",
+    MountLabel: "",
+    ProcessLabel: "",
+    AppArmorProfile: "",
+    ExecIDs: execIds.length ? execIds : null,
+    HostConfig: hostConfigView(record),
+    GraphDriver: {
+      Name: "erofs",
+      Data: { WritableDisk: container.writableDisk },
+    },
+    Mounts: mountsView(record),
+    Config: config,
+    NetworkSettings: networkSettingsView(record),
+  };
+}
+
+/** `GET /containers/json`, one element. */
+export function summaryView(container: Container) {
+  const { record } = container;
+  return {
+    Id: record.id,
+    Names: [`/${record.name}`],
+    Image: record.config.Image,
+    ImageID: record.imageId,
+    Command: commandLine(record.argv),
+    Created: Math.floor(Date.parse(record.created) / 1000),
+    Ports: [],
+    Labels: record.config.Labels,
+    State: record.state.status,
+    Status: statusText(record),
+    HostConfig: { NetworkMode: record.hostConfig.NetworkMode ?? "default" },
+    NetworkSettings: { Networks: networksView(record) },
+    Mounts: mountsView(record),
+  };
+}
+
+/** Arguments with anything but plain characters in single quotes, as Docker joins them. */
+function commandLine(argv: string[]): string {
+  return argv
+    .map((argument) =>
+      /[\s'"\\]/.test(argument) || argument === ""
+        ? `'${argument.replaceAll("'", `'\\''`)}'`
+        : argument,
+    )
+    .join(" ");
+}
+
+/** What `docker ps` shows under STATUS (moby container/state.go String). */
+export function statusText(record: ContainerRecord): string {
+  const { state } = record;
+  const since = (time: string) => humanDuration(Date.now() - Date.parse(time));
+  switch (state.status) {
+    case "paused":
+      return `Up ${since(state.startedAt)} (Paused)`;
+    case "running":
+      return `Up ${since(state.startedAt)}`;
+    case "restarting":
+      return `Restarting (${state.exitCode}) ${since(state.finishedAt)} ago`;
+    case "removing":
+      return "Removal In Progress";
+    case "dead":
+      return "Dead";
+    case "created":
+      return "Created";
+    case "exited":
+      return state.finishedAt === NEVER
+        ? ""
+        : `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
+  }
+}
+
+/** As docker/go-units HumanDuration words it; `ms` in milliseconds. */
+export function humanDuration(ms: number): string {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  if (seconds < 1) return "Less than a second";
+  if (seconds === 1) return "1 second";
+  if (seconds < 60) return `${seconds} seconds`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes === 1) return "About a minute";
+  if (minutes < 60) return `${minutes} minutes`;
+  const hours = Math.floor(seconds / 3600 + 0.5);
+  if (hours === 1) return "About an hour";
+  if (hours < 48) return `${hours} hours`;
+  if (hours < 24 * 7 * 2) return `${Math.floor(hours / 24)} days`;
+  if (hours < 24 * 30 * 2) return `${Math.floor(hours / 24 / 7)} weeks`;
+  if (hours < 24 * 365 * 2) return `${Math.floor(hours / 24 / 30)} months`;
+  return `${Math.floor(hours / 24 / 365)} years`;
+}
+
+function hostConfigView(record: ContainerRecord) {
+  return {
+    Binds: null,
+    ContainerIDFile: "",
+    PortBindings: {},
+    AutoRemove: false,
+    VolumeDriver: "",
+    VolumesFrom: null,
+    ConsoleSize: [0, 0],
+    CapAdd: null,
+    CapDrop: null,
+    CgroupnsMode: "private",
+    Dns: [],
+    DnsOptions: [],
+    DnsSearch: [],
+    ExtraHosts: null,
+    GroupAdd: null,
+    IpcMode: "private",
+    Cgroup: "",
+    Links: null,
+    OomScoreAdj: 0,
+    PidMode: "",
+    Privileged: false,
+    PublishAllPorts: false,
+    ReadonlyRootfs: false,
+    SecurityOpt: null,
+    UTSMode: "",
+    UsernsMode: "",
+    ShmSize: 67108864,
+    Runtime: "hull",
+    Isolation: "",
+    CpuShares: 0,
+    Memory: 0,
+    NanoCpus: 0,
+    CgroupParent: "",
+    CpuPeriod: 0,
+    CpuQuota: 0,
+    CpusetCpus: "",
+    CpusetMems: "",
+    Devices: [],
+    DeviceRequests: null,
+    MemoryReservation: 0,
+    MemorySwap: 0,
+    MemorySwappiness: null,
+    OomKillDisable: null,
+    PidsLimit: null,
+    Ulimits: [],
+    MaskedPaths: null,
+    ReadonlyPaths: null,
+    ...given(record.hostConfig),
+  };
+}
+
+/** The fields that were given, without those that were left out by `undefined`. */
+function given(object: object): object {
+  return Object.fromEntries(
+    Object.entries(object).filter(([, value]) => value !== undefined),
+  );
+}
+
+function mountsView(record: ContainerRecord) {
+  return (record.hostConfig.Mounts ?? [])
+    .filter((mount) => mount.Type === "tmpfs")
+    .map((mount) => ({
+      Type: "tmpfs",
+      Source: "",
+      Destination: mount.Target ?? "",
+      Mode: "",
+      RW: true,
+      Propagation: "",
+    }));
+}
+
+function networkSettingsView(record: ContainerRecord) {
+  const first = record.endpoints[0];
+  return {
+    Bridge: "",
+    SandboxID: "",
+    SandboxKey: "",
+    Ports: {},
+    HairpinMode: false,
+    LinkLocalIPv6Address: "",
+    LinkLocalIPv6PrefixLen: 0,
+    SecondaryIPAddresses: null,
+    SecondaryIPv6Addresses: null,
+    EndpointID: first?.endpointId ?? "",
+    Gateway: first?.gateway ?? "",
+    GlobalIPv6Address: "",
+    GlobalIPv6PrefixLen: 0,
+    IPAddress: first?.ipAddress ?? "",
+    IPPrefixLen: first?.ipPrefixLen ?? 0,
+    IPv6Gateway: "",
+    MacAddress: first?.macAddress ?? "",
+    Networks: networksView(record),
+  };
+}
+
+function networksView(record: ContainerRecord) {
+  return Object.fromEntries(
+    record.networks.map((mode) => {
+      const name = mode === "default" ? "bridge" : mode;
+      const endpoint = record.endpoints.find((end) => end.network === name);
+      return [
+        name,
+        {
+          IPAMConfig: null,
+          Links: null,
+          Aliases: null,
+          MacAddress: endpoint?.macAddress ?? "",
+          DriverOpts: null,
+          GwPriority: 0,
+          NetworkID: endpoint?.networkId ?? "",
+          EndpointID: endpoint?.endpointId ?? "",
+          Gateway: endpoint?.gateway ?? "",
+          IPAddress: endpoint?.ipAddress ?? "",
+          IPPrefixLen: endpoint?.ipPrefixLen ?? 0,
+          IPv6Gateway: "",
+          GlobalIPv6Address: "",
+          GlobalIPv6PrefixLen: 0,
+          DNSNames: null,
+        },
+      ];
+    }),
+  );
+}

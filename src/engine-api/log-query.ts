@@ -1,0 +1,45 @@
+/** The query of `GET /containers/{id}/logs`. */
+import type { ReadOptions } from "../containers/log/reader.js";
+import { InvalidParameter } from "../errors.js";
+import type { ApiContext } from "./context.js";
+import { queryBoolean, queryString, queryTime } from "./query.js";
+
+export interface LogQuery {
+  read: ReadOptions;
+  stdout: boolean;
+  stderr: boolean;
+  timestamps: boolean;
+}
+
+/** @throws {InvalidParameter} no stream is asked for, or a value cannot be */
+export function logQuery(ctx: ApiContext): LogQuery {
+  const stdout = queryBoolean(ctx, "stdout");
+  const stderr = queryBoolean(ctx, "stderr");
+  if (!stdout && !stderr) {
+    throw new InvalidParameter(
+      "Bad parameters: you must choose at least one stream",
+    );
+  }
+  const read: ReadOptions = { follow: queryBoolean(ctx, "follow") };
+  const tail = queryString(ctx, "tail") || "all";
+  if (tail !== "all") {
+    if (!/^-?\d{1,15}$/.test(tail)) {
+      throw new InvalidParameter(
+        `invalid value for tail: ${JSON.stringify(tail)} is neither a number nor "all"`,
+      );
+    }
+    if (Number(tail) >= 0) read.tail = Number(tail);
+  }
+  const since = queryTime(ctx, "since");
+  if (since !== undefined) read.since = recordTime(since);
+  const until = queryTime(ctx, "until");
+  if (until !== undefined) read.until = recordTime(until);
+  return { read, stdout, stderr, timestamps: queryBoolean(ctx, "timestamps") };
+}
+
+/** Nanoseconds since the epoch in the form of a log record's time. */
+function recordTime(nanos: number): string {
+  const seconds = Math.floor(nanos / 1e9);
+  const rest = String(Math.round(nanos - seconds * 1e9)).padStart(9, "0");
+  return `${new Date(seconds * 1000).toISOString().slice(0, 19)}.${rest}Z`;
+}
