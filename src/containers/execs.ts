@@ -88,7 +88,7 @@ export class Execs {
     exec.process = container.nextProcess++;
     if (size) request.ConsoleSize = size;
     exec.stdio.connect(machine.agent, exec.process, {
-      stdin: request.AttachStdin ? 0 : false,
+      ...(request.AttachStdin ? {} : { stdin: false }),
     });
     this.#event(exec, `exec_start: ${(request.Cmd ?? []).join(" ")}`);
     try {

@@ -124,7 +124,7 @@ export class Lifecycle {
     const saved = container.save();
     this.#watch(container, machine);
     container.stdio.connect(machine.agent, INIT_PROCESS, {
-      stdin: record.config.OpenStdin ? 0 : false,
+      ...(record.config.OpenStdin ? {} : { stdin: false }),
     });
     await Promise.all([machine.agent.hello, saved]);
     const [setup] = await Promise.all([
@@ -279,6 +279,7 @@ export class Lifecycle {
     });
     void machine.agent.closed.then((reason) => {
       if (container.machine !== machine || this.#closing) return;
+      if (!container.isRunning) return;
       log.warn({ container: container.id, reason }, "agent channel closed");
       // Without its channel nobody can say what the container does.
       void machine.kill();

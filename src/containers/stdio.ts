@@ -79,7 +79,10 @@ export class Stdio {
     return attachment.leave;
   }
 
-  /** Connects the streams of a process, from given offsets when it ran before this daemon did. */
+  /**
+   * Connects the streams of a process, from given offsets when it ran before this daemon did.
+   * `stdin: false` is a process without one.
+   */
   connect(
     agent: AgentClient,
     process: number,

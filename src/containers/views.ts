@@ -177,10 +177,10 @@ function hostConfigView(record: ContainerRecord) {
 }
 
 /** The fields that were given, without those that were left out by `undefined`. */
-function given(object: object): object {
+function given<T extends object>(object: T): Partial<T> {
   return Object.fromEntries(
     Object.entries(object).filter(([, value]) => value !== undefined),
-  );
+  ) as Partial<T>;
 }
 
 function mountsView(record: ContainerRecord) {

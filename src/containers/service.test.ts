@@ -1,0 +1,385 @@
+import assert from "node:assert/strict";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterEach, beforeEach, test } from "node:test";
+import { pino } from "pino";
+import {
+  Conflict,
+  InvalidParameter,
+  NotFound,
+  NotModified,
+} from "../errors.js";
+import { EventBus } from "../events.js";
+import { Filters } from "../filters.js";
+import { AgentFailure } from "../hypervisor/index.js";
+import type { Image } from "../images/index.js";
+import type { NetworkService } from "../networks/index.js";
+import type { Container } from "./container.js";
+import { createRequestSchema } from "./create-request.js";
+import { ContainerService } from "./service.js";
+import { TestHypervisor } from "./test-machine.js";
+import { inspectView } from "./views.js";
+
+const IMAGE: Image = {
+  id: "sha256:" + "1".repeat(64),
+  repoTags: ["box:latest"],
+  repoDigests: [],
+  config: { Cmd: ["sh"], Env: ["A=image", "B=image"] },
+  architecture: "amd64",
+  os: "linux",
+};
+
+let root: string;
+let service: ContainerService;
+let hypervisor: TestHypervisor;
+let events: EventBus;
+let actions: string[];
+
+function makeService(): ContainerService {
+  const networks: NetworkService = {
+    check: () => undefined,
+    attach: () =>
+      Promise.resolve({
+        network: "none",
+        networkId: "",
+        endpointId: "",
+        ipAddress: "",
+        ipPrefixLen: 0,
+        gateway: "",
+        macAddress: "",
+        nameservers: [],
+        search: [],
+        dnsOptions: [],
+      }),
+    detach: () => Promise.resolve(),
+    restore: () => Promise.resolve(),
+    removeOrphans: () => Promise.resolve(),
+    list: () => [],
+    get: () => assert.fail("not asked in these tests"),
+  };
+  return new ContainerService({
+    dataRoot: path.join(root, "data"),
+    execRoot: path.join(root, "run"),
+    images: {
+      get: (reference) =>
+        reference.startsWith("box")
+          ? Promise.resolve(IMAGE)
+          : Promise.reject(new NotFound(`No such image: ${reference}`)),
+      disk: () => Promise.resolve({ parts: [], readonly: true }),
+    },
+    hypervisor,
+    networks,
+    events,
+    log: pino({ level: "silent" }),
+    defaults: { memoryBytes: 2 ** 29, vcpus: 1, diskBytes: 2 ** 26 },
+  });
+}
+
+beforeEach(async () => {
+  root = await mkdtemp(path.join(tmpdir(), "hull-containers-"));
+  hypervisor = new TestHypervisor();
+  events = new EventBus();
+  actions = [];
+  events.subscribe((event) => actions.push(event.Action));
+  service = makeService();
+  await service.load();
+});
+
+afterEach(async () => {
+  await Promise.all(
+    service.all().map((container) => service.remove(container, true)),
+  );
+  await rm(root, { recursive: true });
+});
+
+function create(
+  body: Record<string, unknown> = {},
+  name?: string,
+): Promise<Container> {
+  const request = createRequestSchema.parse({ Image: "box", ...body });
+  return service.create(request, name);
+}
+
+function ended(container: Container) {
+  return container.wait("next-exit", new AbortController().signal);
+}
+
+function statusOf(container: Container): string {
+  return container.record.state.status;
+}
+
+test("a container goes from created to running to exited", async () => {
+  const container = await create();
+  assert.equal(statusOf(container), "created");
+  await service.lifecycle.start(container);
+  assert.equal(statusOf(container), "running");
+  const exit = ended(container);
+  hypervisor.last.exit(1, 3);
+  assert.deepEqual(await exit, { statusCode: 3 });
+  assert.equal(statusOf(container), "exited");
+  await container.teardown;
+  assert.deepEqual(hypervisor.last.asked, [
+    "setup",
+    "spawn",
+    "shutdown",
+    "kill",
+  ]);
+  assert.deepEqual(actions, ["create", "start", "die"]);
+});
+
+test("what the user gave wins over the image, and environments are joined", async () => {
+  const { record } = await create({ Env: ["A=mine", "C=mine"] });
+  assert.deepEqual(record.config.Env, ["A=mine", "B=image", "C=mine"]);
+  assert.deepEqual(record.argv, ["sh"]);
+  const other = await create({ Entrypoint: ["/bin/x"] });
+  assert.deepEqual(other.record.argv, ["/bin/x"]);
+});
+
+test("a name is taken once", async () => {
+  const first = await create({}, "web");
+  await assert.rejects(create({}, "/web"), (error: Error) => {
+    assert.ok(error instanceof Conflict);
+    assert.match(error.message, /"\/web" is already in use by container "/);
+    assert.match(error.message, new RegExp(first.id));
+    return true;
+  });
+  await service.remove(first, false);
+  assert.ok(await create({}, "web"));
+});
+
+test("a create that fails leaves nothing behind", async () => {
+  await assert.rejects(create({ Image: "other" }), NotFound);
+  await assert.rejects(create({ Env: ["=x"] }), InvalidParameter);
+  assert.deepEqual(service.all(), []);
+  assert.deepEqual(await readdir(path.join(root, "data", "containers")), []);
+});
+
+test("containers are found by name, ID and unambiguous prefix", async () => {
+  const container = await create({}, "web");
+  for (const reference of [
+    "web",
+    "/web",
+    container.id,
+    container.id.slice(0, 9),
+  ]) {
+    assert.equal(service.get(reference), container);
+  }
+  assert.throws(() => service.get("we"), /No such container: we/);
+  const all = [container];
+  while (new Set(all.map(({ id }) => id[0])).size === all.length) {
+    all.push(await create());
+  }
+  const first = all.at(-1)?.id[0] ?? "";
+  assert.throws(
+    () => service.get(first),
+    /multiple IDs found with provided prefix/,
+  );
+});
+
+test("a command that is not in the image is Docker's 127", async () => {
+  const container = await create();
+  hypervisor.onStart = (machine) => {
+    machine.refuse = new AgentFailure({
+      code: "executable-not-found",
+      message: 'exec: "nope": executable file not found in $PATH',
+    });
+  };
+  await assert.rejects(service.lifecycle.start(container), (error: Error) => {
+    assert.ok(error instanceof InvalidParameter);
+    assert.match(error.message, /executable file not found in \$PATH/);
+    return true;
+  });
+  assert.equal(statusOf(container), "created");
+  assert.equal(container.record.state.exitCode, 127);
+  await container.teardown;
+  assert.equal(container.machine, undefined);
+});
+
+test("output reaches the log and attached clients before the end is told", async () => {
+  const container = await create();
+  const seen: string[] = [];
+  container.stdio.attach({
+    stdout: true,
+    stderr: false,
+    write: (stream, chunk) => {
+      seen.push(`${stream}: ${chunk.toString()}`);
+      return Promise.resolve();
+    },
+    end: () => seen.push(`end (${statusOf(container)})`),
+  });
+  await service.lifecycle.start(container);
+  assert.equal(await hypervisor.last.write(1, "hello\n"), 6);
+  void hypervisor.last.write(1, "half");
+  const exit = ended(container);
+  hypervisor.last.exit(1, 0);
+  await exit;
+  assert.deepEqual(seen, ["stdout: hello\n", "stdout: half", "end (exited)"]);
+});
+
+test("a client that takes nothing holds up its process, not its burial", async () => {
+  const container = await create();
+  container.stdio.attach({
+    stdout: true,
+    stderr: true,
+    write: () => new Promise(() => undefined),
+    end: () => undefined,
+  });
+  await service.lifecycle.start(container);
+  let acknowledged = false;
+  void hypervisor.last.write(1, "x\n").then(() => (acknowledged = true));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(acknowledged, false);
+  await service.lifecycle.kill(container, "KILL");
+  assert.equal(statusOf(container), "exited");
+});
+
+test("--rm removes the container after its end", async () => {
+  const container = await create({ HostConfig: { AutoRemove: true } });
+  const removed = container.wait("removed", new AbortController().signal);
+  await service.lifecycle.start(container);
+  hypervisor.last.exit(1, 7);
+  assert.deepEqual(await removed, { statusCode: 7 });
+  assert.throws(() => service.get(container.id), NotFound);
+  assert.deepEqual(await readdir(path.join(root, "data", "containers")), []);
+  assert.ok(!hypervisor.last.asked.includes("shutdown"));
+});
+
+test("stop escalates to SIGKILL after its time", async () => {
+  const container = await create();
+  hypervisor.onStart = (machine) => (machine.deadly = [9]);
+  await service.lifecycle.start(container);
+  await service.lifecycle.stop(container, { timeout: 0 });
+  assert.deepEqual(hypervisor.last.signals, [15, 9]);
+  assert.equal(container.record.state.exitCode, 137);
+  await assert.rejects(service.lifecycle.stop(container, {}), NotModified);
+});
+
+test("a machine that dies is reported with its reason", async () => {
+  const container = await create();
+  await service.lifecycle.start(container);
+  const exit = ended(container);
+  hypervisor.last.crash("killed by signal 9");
+  assert.deepEqual(await exit, {
+    statusCode: 137,
+    error: "the container's machine ended: killed by signal 9",
+  });
+});
+
+test("on-failure restarts so many times", async () => {
+  const container = await create({
+    HostConfig: {
+      RestartPolicy: { Name: "on-failure", MaximumRetryCount: 2 },
+    },
+  });
+  hypervisor.onStart = (machine) => {
+    setTimeout(() => machine.exit(1, 1), 5);
+  };
+  await service.lifecycle.start(container);
+  await ended(container);
+  assert.equal(hypervisor.machines.length, 3);
+  assert.equal(container.record.restartCount, 2);
+  assert.equal(statusOf(container), "exited");
+});
+
+test("a container that was stopped by hand is not restarted", async () => {
+  const container = await create({
+    HostConfig: { RestartPolicy: { Name: "always" } },
+  });
+  await service.lifecycle.start(container);
+  await service.lifecycle.stop(container, {});
+  assert.equal(statusOf(container), "exited");
+  assert.equal(hypervisor.machines.length, 1);
+});
+
+test("a restart by hand starts it again in a new machine", async () => {
+  const container = await create({ HostConfig: { AutoRemove: true } });
+  await service.lifecycle.start(container);
+  await service.lifecycle.restart(container, {});
+  assert.equal(statusOf(container), "running");
+  assert.equal(hypervisor.machines.length, 2);
+});
+
+test("a running container is not removed without force", async () => {
+  const container = await create();
+  await service.lifecycle.start(container);
+  await assert.rejects(service.remove(container, false), (error: Error) => {
+    assert.match(error.message, /container is running: stop the container/);
+    return error instanceof Conflict;
+  });
+  await service.remove(container, true);
+  assert.throws(() => service.get(container.id), NotFound);
+});
+
+test("an exec's end is known before its client's connection ends", async () => {
+  const container = await create();
+  await service.lifecycle.start(container);
+  const exec = service.execs.create(container, { Cmd: ["false"] });
+  const end = new Promise((resolve) => {
+    exec.stdio.attach({
+      stdout: true,
+      stderr: true,
+      write: () => Promise.resolve(),
+      end: () => resolve(exec.exitCode),
+    });
+  });
+  await service.execs.start(exec);
+  await assert.rejects(service.execs.start(exec), Conflict);
+  hypervisor.last.exit(2, 1);
+  assert.equal(await end, 1);
+  assert.ok(actions.includes("exec_create: false"));
+  assert.ok(actions.includes("exec_die"));
+});
+
+test("an exec needs a running container", async () => {
+  const container = await create();
+  assert.throws(
+    () => service.execs.create(container, { Cmd: ["true"] }),
+    new RegExp(`container ${container.id} is not running`),
+  );
+});
+
+test("list shows what runs, or all, newest first, by filters", async () => {
+  const one = await create({ Labels: { tier: "db" } }, "one");
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  const two = await create({}, "two");
+  await service.lifecycle.start(two);
+  const names = async (all: boolean, ...filters: [string, string[]][]) =>
+    (await service.list({ all, filters: new Filters(filters) })).map(
+      ({ record }) => record.name,
+    );
+  assert.deepEqual(await names(false), ["two"]);
+  assert.deepEqual(await names(true), ["two", "one"]);
+  assert.deepEqual(await names(true, ["label", ["tier=db"]]), ["one"]);
+  assert.deepEqual(await names(false, ["status", ["created"]]), ["one"]);
+  assert.deepEqual(await names(true, ["name", ["^tw"]]), ["two"]);
+  assert.deepEqual(await names(true, ["ancestor", ["box"]]), ["two", "one"]);
+  assert.deepEqual(await names(true, ["ancestor", ["other"]]), []);
+  assert.deepEqual(await names(true, ["before", ["two"]]), ["one"]);
+  await assert.rejects(names(true, ["status", ["tired"]]), InvalidParameter);
+  assert.equal(one.record.name, "one");
+});
+
+test("a daemon that comes back knows the containers; a vanished machine is an end", async () => {
+  const container = await create({ Labels: { a: "b" } }, "kept");
+  await service.lifecycle.start(container);
+  await service.close();
+  service = makeService();
+  await service.load();
+  const again = service.get("kept");
+  assert.equal(again.id, container.id);
+  assert.equal(statusOf(again), "exited");
+  assert.equal(again.record.state.exitCode, 255);
+  assert.match(again.record.state.error, /while the daemon was not running/);
+});
+
+test("inspect shows the state in Docker's form", async () => {
+  const container = await create({ Tty: true }, "seen");
+  await service.lifecycle.start(container);
+  const view = inspectView(container, []);
+  assert.equal(view.Name, "/seen");
+  assert.equal(view.State.Running, true);
+  assert.equal(view.State.Pid, 4711);
+  assert.equal(view.Config.Tty, true);
+  assert.equal(view.HostConfig.RestartPolicy?.Name, "no");
+});
