@@ -7,8 +7,9 @@ import type {
   ProcessExit,
   Spawn,
 } from "../../protocol/index.js";
+import type {
+  AgentFailure} from "../hypervisor/index.js";
 import {
-  AgentFailure,
   type AgentClient,
   type Hypervisor,
   type HypervisorInfo,
