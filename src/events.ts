@@ -85,6 +85,11 @@ export class EventBus {
     };
   }
 
+  /** How many subscriptions there are. */
+  get listeners(): number {
+    return this.#listeners.size;
+  }
+
   /** Past events between two times (nanoseconds since the epoch, both included), oldest first. */
   history(
     since: number,

@@ -1,0 +1,154 @@
+/** The daemon: every service, wired to the others and to the API. */
+import { chmod, mkdir, realpath, rm } from "node:fs/promises";
+import path from "node:path";
+import type { Logger } from "pino";
+import writeFileAtomic from "write-file-atomic";
+import { eventRoutes } from "../engine-api/events.js";
+import { networkRoutes } from "../engine-api/networks.js";
+import { createApi } from "../engine-api/server.js";
+import { volumeRoutes } from "../engine-api/volumes.js";
+import { EventBus } from "../events.js";
+import { Networks } from "../networks/service.js";
+import { type Engine, engineId } from "../system/engine.js";
+import { type Config, ConfigError } from "./config.js";
+import type { BuildInfo } from "./installation.js";
+import { Listeners } from "./listeners.js";
+import { type Lock, lockDataRoot } from "./lock.js";
+
+/** How long requests that run may go on when the daemon ends. */
+const GRACE_MS = 3_000;
+/** Longest exec root: the paths of the machines' sockets have a limit of 107 bytes. */
+const MAX_EXEC_ROOT = 64;
+
+export class Daemon {
+  readonly #log: Logger;
+  readonly #closers: (() => Promise<void>)[] = [];
+
+  /**
+   * Starts everything, or nothing.
+   * @throws {ConfigError} a setting that the host cannot meet
+   * @throws {HullError} what is needed is not there, or another daemon has the data root
+   */
+  static async start(
+    config: Config,
+    build: BuildInfo,
+    log: Logger,
+  ): Promise<Daemon> {
+    const daemon = new Daemon(log);
+    try {
+      await daemon.#start(config, build);
+      return daemon;
+    } catch (error) {
+      await daemon.stop();
+      throw error;
+    }
+  }
+
+  private constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /** Stops serving and lets go of everything; containers go on running. Never throws. */
+  async stop(): Promise<void> {
+    for (const close of this.#closers.splice(0).reverse()) {
+      try {
+        await close();
+      } catch (error) {
+        this.#log.error({ err: error }, "could not shut down cleanly");
+      }
+    }
+  }
+
+  async #start(config: Config, build: BuildInfo): Promise<void> {
+    const log = this.#log;
+    const { dataRoot, execRoot } = await makeRoots(config);
+    const lock: Lock = lockDataRoot(dataRoot);
+    this.#closers.push(async () => lock.release());
+    await this.#writePidFile(config.pidfile);
+
+    const engine: Engine = {
+      id: await engineId(dataRoot),
+      ...build,
+      dataRoot,
+      labels: config.labels,
+      debug: config.debug,
+      insecureRegistries: config["insecure-registries"],
+      registryMirrors: config["registry-mirrors"],
+      machine: {
+        memoryBytes: config.memory,
+        vcpus: config.cpus,
+        diskBytes: config["disk-size"],
+      },
+    };
+    const events = new EventBus();
+    const networks = await Networks.open({
+      directory: path.join(dataRoot, "networks"),
+      driver: config["network-mode"],
+      bridge: config.bridge,
+      bridgeAddress: config.bip,
+      mtu: config.mtu,
+      dns: config.dns,
+      dnsSearch: config["dns-search"],
+      dnsOptions: config["dns-opts"],
+      log,
+    });
+    this.#closers.push(() => networks.close());
+
+    const listeners = new Listeners(log);
+    await listeners.open(
+      config,
+      createApi({
+        log,
+        serverVersion: build.version,
+        groups: [eventRoutes(events), networkRoutes(networks), volumeRoutes],
+      }),
+    );
+    this.#closers.push(() => listeners.close(GRACE_MS));
+    log.info(
+      {
+        version: build.version,
+        commit: build.commit,
+        dataRoot,
+        execRoot,
+        engine: engine.id,
+      },
+      "hulld is ready",
+    );
+  }
+
+  async #writePidFile(file: string | undefined): Promise<void> {
+    if (file === undefined) return;
+    await writeFileAtomic(file, `${process.pid}\n`, { mode: 0o644 });
+    this.#closers.push(() => rm(file, { force: true }));
+  }
+}
+
+async function makeRoots(
+  config: Config,
+): Promise<{ dataRoot: string; execRoot: string }> {
+  const dataRoot = await makeRoot(config, "data-root");
+  const execRoot = await makeRoot(config, "exec-root");
+  if (Buffer.byteLength(execRoot) > MAX_EXEC_ROOT) {
+    throw new ConfigError(
+      `invalid value for --exec-root: ${execRoot} is longer than ${MAX_EXEC_ROOT} bytes, too long for the paths of sockets in it`,
+    );
+  }
+  return { dataRoot, execRoot };
+}
+
+/** Makes a folder that others may pass through but not list, and gives its real path. */
+async function makeRoot(
+  config: Config,
+  name: "data-root" | "exec-root",
+): Promise<string> {
+  const directory = config[name];
+  try {
+    const made = await mkdir(directory, { recursive: true });
+    if (made !== undefined) await chmod(directory, 0o711);
+    return await realpath(directory);
+  } catch (error) {
+    throw new ConfigError(
+      `invalid value for --${name}: ${(error as Error).message}`,
+    );
+  }
+}

@@ -1,0 +1,37 @@
+/** What this engine is: its version, its identity and the settings it shows to clients. */
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import writeFileAtomic from "write-file-atomic";
+
+export interface Engine {
+  /** Stays the same for a data root. */
+  id: string;
+  version: string;
+  /** Short commit, or "unknown". */
+  commit: string;
+  /** RFC 3339. */
+  builtAt: string;
+  dataRoot: string;
+  labels: string[];
+  debug: boolean;
+  insecureRegistries: string[];
+  registryMirrors: string[];
+  /** Defaults of a container's machine. */
+  machine: { memoryBytes: number; vcpus: number; diskBytes: number };
+}
+
+/** The ID of the engine that owns a data root, made on the first start. */
+export async function engineId(dataRoot: string): Promise<string> {
+  const file = path.join(dataRoot, "engine-id");
+  const known = await readFile(file, "utf8").catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === "ENOENT") return "";
+      throw error;
+    },
+  );
+  if (/^[0-9a-f-]{36}\n$/.test(known)) return known.trim();
+  const id = randomUUID();
+  await writeFileAtomic(file, `${id}\n`, { mode: 0o600 });
+  return id;
+}
