@@ -61,8 +61,7 @@ export interface Disk {
 }
 
 export type Nic =
-  | { kind: "tap"; mac: string; device: string }
-  | { kind: "user"; mac: string };
+  { kind: "tap"; mac: string; device: string } | { kind: "user"; mac: string };
 
 /** What must be on disk to find a machine again. Plain JSON; its content is the driver's business. */
 export interface MachineRecord {

@@ -63,6 +63,8 @@ export class SocketAgentClient implements AgentClient {
   readonly #pending = new Map<number, PendingRequest>();
   /** Processes the guest may speak of: begun by us or told by `hello`, and not released. */
   readonly #processes = new Set<number>();
+  /** Those of them that an earlier daemon began. */
+  readonly #inherited = new Set<number>();
   readonly #exited = new Set<number>();
   readonly #outputs = new Map<number, OutputStream>();
   readonly #inputs = new Map<number, StdinStream>();
@@ -159,7 +161,10 @@ export class SocketAgentClient implements AgentClient {
 
   input(process: number, from?: number): InputStream {
     const number = streamOf(process, Channel.Stdin);
-    const known = from === undefined ? 0 : this.#earlyAcks.get(number);
+    // How far an earlier daemon's input was consumed, only the agent knows.
+    const known = this.#inherited.has(process)
+      ? this.#earlyAcks.get(number)
+      : 0;
     this.#earlyAcks.delete(number);
     const stream = new StdinStream(
       {
@@ -294,6 +299,7 @@ export class SocketAgentClient implements AgentClient {
     this.#helloSeen = true;
     for (const { process, exit } of hello.processes) {
       this.#processes.add(process);
+      this.#inherited.add(process);
       if (exit) this.#markExited(process);
     }
     this.#resolveHello(hello);
@@ -401,6 +407,7 @@ export class SocketAgentClient implements AgentClient {
 
   #forget(process: number): void {
     this.#processes.delete(process);
+    this.#inherited.delete(process);
     this.#exited.delete(process);
     for (const channel of [Channel.Stdout, Channel.Stderr]) {
       this.#outputs.delete(streamOf(process, channel));

@@ -1,0 +1,40 @@
+import { readFile } from "node:fs/promises";
+import { InvalidParameter, Unavailable } from "../../errors.js";
+
+const MiB = 1024 * 1024;
+/** The least memory in which kernel and agent come up, in MiB. */
+export const MINIMUM_MIB = 64;
+
+/**
+ * A machine's memory in whole MiB.
+ * @throws {InvalidParameter} too little to boot
+ */
+export function memoryMiB(bytes: number): number {
+  const size = Math.ceil(bytes / MiB);
+  if (!(size >= MINIMUM_MIB)) {
+    throw new InvalidParameter(
+      `a machine needs at least ${MINIMUM_MIB} MiB of memory, not ${bytes} bytes`,
+    );
+  }
+  return size;
+}
+
+/**
+ * Refuses a machine that the host could not fill now. Machines together may have more than the host
+ * has: memory is only taken when a guest uses it.
+ * @throws {Unavailable} "cannot allocate memory: …"
+ */
+export async function checkHostMemory(neededMiB: number): Promise<void> {
+  const available = availableMiB(await readFile("/proc/meminfo", "utf8"));
+  if (available !== undefined && neededMiB > available) {
+    throw new Unavailable(
+      `cannot allocate memory: the machine needs ${neededMiB} MiB, the host has ${available} MiB available`,
+    );
+  }
+}
+
+/** MemAvailable of /proc/meminfo, in MiB. */
+export function availableMiB(meminfo: string): number | undefined {
+  const kib = /^MemAvailable:\s*(\d+) kB$/m.exec(meminfo)?.[1];
+  return kib === undefined ? undefined : Math.floor(Number(kib) / 1024);
+}

@@ -1,0 +1,56 @@
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+
+/**
+ * What tells a process from a later one of the same number: when it started (clock ticks after the
+ * host's boot) and which boot that was.
+ */
+export const processIdentityShape = z.object({
+  pid: z.int().positive(),
+  startTime: z.string(),
+  hostBootId: z.string(),
+});
+export type ProcessIdentity = z.infer<typeof processIdentityShape>;
+
+/** The identity of a running process; undefined when there is none of that number. */
+export async function identify(
+  pid: number,
+): Promise<ProcessIdentity | undefined> {
+  const [startTime, hostBootId] = await Promise.all([
+    startTimeOf(pid),
+    bootId(),
+  ]);
+  return startTime === undefined ? undefined : { pid, startTime, hostBootId };
+}
+
+/** Whether the very process still runs; a zombie does not. */
+export async function isRunning(identity: ProcessIdentity): Promise<boolean> {
+  const [startTime, hostBootId] = await Promise.all([
+    startTimeOf(identity.pid),
+    bootId(),
+  ]);
+  return startTime === identity.startTime && hostBootId === identity.hostBootId;
+}
+
+/** The arguments of a process; empty when it is gone. */
+export async function argumentsOf(pid: number): Promise<string[]> {
+  const text = await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "");
+  return text.split("\0").slice(0, -1);
+}
+
+export async function bootId(): Promise<string> {
+  const text = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
+  return text.trim();
+}
+
+async function startTimeOf(pid: number): Promise<string | undefined> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  return parseStat(stat);
+}
+
+/** Field 22 of /proc/PID/stat; undefined for a zombie or an empty text. */
+export function parseStat(stat: string): string | undefined {
+  // The second field is the command's name in parentheses and may contain anything.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19];
+}

@@ -1,0 +1,175 @@
+import type { Socket } from "node:net";
+import split2 from "split2";
+import { z } from "zod";
+import { SystemError, Unavailable } from "../../errors.js";
+
+/** Longest line QEMU may send, in characters. */
+const MAX_LINE = 1024 * 1024;
+const DEFAULT_TIMEOUT_MS = 5000;
+
+const messageShape = z.union([
+  z.object({ QMP: z.object({ version: z.unknown() }) }),
+  z.object({
+    event: z.string(),
+    data: z.record(z.string(), z.unknown()).optional(),
+  }),
+  z.object({
+    id: z.int().optional(),
+    error: z.object({ class: z.string(), desc: z.string() }),
+  }),
+  z.object({ id: z.int(), return: z.unknown() }),
+]);
+
+/** An event of QEMU, e.g. SHUTDOWN (qapi/run-state.json). */
+export interface QmpEvent {
+  name: string;
+  data: Record<string, unknown>;
+}
+
+interface Pending {
+  command: string;
+  resolve: (value: unknown) => void;
+  reject: (error: Error) => void;
+  timer: NodeJS.Timeout;
+}
+
+/** QEMU refused a command. */
+export class QmpError extends SystemError {
+  readonly errorClass: string;
+
+  constructor(command: string, errorClass: string, description: string) {
+    super(`QEMU refused ${command}: ${description}`);
+    this.errorClass = errorClass;
+  }
+}
+
+/** A QEMU Machine Protocol session (docs/interop/qmp-spec.rst) over a connected socket. */
+export class QmpClient {
+  /** Resolves when the session is over, whoever ended it. */
+  readonly closed: Promise<void>;
+  readonly #socket: Socket;
+  readonly #pending = new Map<number, Pending>();
+  readonly #listeners: ((event: QmpEvent) => void)[] = [];
+  #nextId = 1;
+  #failure: Unavailable | undefined;
+  #resolveClosed!: () => void;
+  #greeted!: () => void;
+  #greetingFailed!: (error: Error) => void;
+  readonly #greeting: Promise<void>;
+
+  private constructor(socket: Socket) {
+    this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
+    this.#greeting = new Promise((resolve, reject) => {
+      this.#greeted = resolve;
+      this.#greetingFailed = reject;
+    });
+    this.#greeting.catch(() => undefined);
+    this.#socket = socket;
+    const lines = split2({ maxLength: MAX_LINE });
+    lines.on("data", (line: string) => this.#receive(line));
+    lines.on("error", (error) => this.#end(error.message));
+    socket.on("error", (error) => this.#end(error.message));
+    socket.on("close", () => this.#end("QEMU closed the connection"));
+    socket.pipe(lines);
+  }
+
+  /**
+   * Waits for QEMU's greeting (it comes when QEMU is set up) and enters command mode.
+   * @throws {Unavailable} the connection ended before
+   */
+  static async open(
+    socket: Socket,
+    timeoutMs = DEFAULT_TIMEOUT_MS,
+  ): Promise<QmpClient> {
+    const client = new QmpClient(socket);
+    const timer = setTimeout(
+      () => client.#end(`QEMU did not greet within ${timeoutMs} ms`),
+      timeoutMs,
+    );
+    try {
+      await client.#greeting;
+      await client.execute("qmp_capabilities", {}, timeoutMs);
+    } finally {
+      clearTimeout(timer);
+    }
+    return client;
+  }
+
+  onEvent(listener: (event: QmpEvent) => void): void {
+    this.#listeners.push(listener);
+  }
+
+  /**
+   * Runs a command and resolves with its unchecked return value.
+   * @throws {QmpError} QEMU refused it
+   * @throws {Unavailable} the session is over, or there was no answer in time
+   */
+  execute(
+    command: string,
+    args: Record<string, unknown> = {},
+    timeoutMs = DEFAULT_TIMEOUT_MS,
+  ): Promise<unknown> {
+    if (this.#failure) return Promise.reject(this.#failure);
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#pending.delete(id);
+        reject(
+          new Unavailable(
+            `QEMU did not answer ${command} within ${timeoutMs} ms`,
+          ),
+        );
+      }, timeoutMs);
+      this.#pending.set(id, { command, resolve, reject, timer });
+      this.#socket.write(
+        JSON.stringify({ execute: command, arguments: args, id }) + "\n",
+      );
+    });
+  }
+
+  close(): void {
+    this.#end("the session was closed");
+  }
+
+  #receive(line: string): void {
+    if (this.#failure || line === "") return;
+    let message: z.infer<typeof messageShape>;
+    try {
+      message = messageShape.parse(JSON.parse(line));
+    } catch {
+      this.#end("QEMU sent something that is not QMP");
+      return;
+    }
+    if ("QMP" in message) {
+      this.#greeted();
+    } else if ("event" in message) {
+      const event = { name: message.event, data: message.data ?? {} };
+      for (const listener of this.#listeners) listener(event);
+    } else {
+      const pending = this.#pending.get(message.id ?? -1);
+      // Without a pending request it came after the request's time-out.
+      if (!pending || message.id === undefined) return;
+      this.#pending.delete(message.id);
+      clearTimeout(pending.timer);
+      if ("error" in message) {
+        const { class: errorClass, desc } = message.error;
+        pending.reject(new QmpError(pending.command, errorClass, desc));
+      } else {
+        pending.resolve(message.return);
+      }
+    }
+  }
+
+  #end(reason: string): void {
+    if (this.#failure) return;
+    this.#failure = new Unavailable(`no connection to QEMU: ${reason}`);
+    this.#socket.destroy();
+    this.#greetingFailed(this.#failure);
+    for (const { reject, timer } of this.#pending.values()) {
+      clearTimeout(timer);
+      reject(this.#failure);
+    }
+    this.#pending.clear();
+    this.#resolveClosed();
+  }
+}
