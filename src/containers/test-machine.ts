@@ -7,8 +7,7 @@ import type {
   ProcessExit,
   Spawn,
 } from "../../protocol/index.js";
-import type {
-  AgentFailure} from "../hypervisor/index.js";
+import type { AgentFailure } from "../hypervisor/index.js";
 import {
   type AgentClient,
   type Hypervisor,
