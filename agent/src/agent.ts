@@ -1,0 +1,325 @@
+/** The agent: carries out the host's requests and tells what happens to the container. */
+import {
+  INIT_PROCESS,
+  PROTOCOL_VERSION,
+  type AgentErrorCode,
+  type Channel as StreamChannel,
+  type Hello,
+  type Operations,
+  type ProcessExit,
+  type Request,
+} from "../../protocol/index.js";
+import {
+  countOomKills,
+  killAll,
+  listPids,
+  openMemoryEvents,
+} from "./cgroup.js";
+import { Channel, type Receiver } from "./channel.js";
+import {
+  AT_FDCWD,
+  CLOCK_BOOTTIME,
+  CLOCK_REALTIME,
+  EPOLLIN,
+  EPOLLPRI,
+  O_RDONLY,
+  SIGCHLD,
+  SIGKILL,
+} from "./constants.js";
+import { setUpContainer, type Container } from "./container.js";
+import { Failure, describe, toAgentError } from "./failure.js";
+import { readText } from "./files.js";
+import { EventLoop } from "./loop.js";
+import { listProcesses } from "./process-list.js";
+import { Process, type ProcessContext } from "./process.js";
+import { checkRequest, parseRequest } from "./requests.js";
+import { unmountAll } from "./rootfs.js";
+import { unless } from "./sys.js";
+
+/** Set by the build: the package's version and a hash of the agent's code. */
+declare const AGENT_VERSION: string;
+
+/** How long `shutdown` waits for killed processes to be gone. */
+const KILL_TIMEOUT_MS = 10_000;
+
+export class Agent implements Receiver {
+  private readonly loop: EventLoop = new EventLoop((error) =>
+    this.log("error", describe(error)),
+  );
+  private readonly channel: Channel;
+  private readonly processes = new Map<number, Process>();
+  private readonly byPid = new Map<number, Process>();
+  private readonly ownPidNamespace = sys.open(
+    AT_FDCWD,
+    "/proc/self/ns/pid",
+    O_RDONLY,
+    0,
+  );
+  private readonly bootId = readText("/proc/sys/kernel/random/boot_id").trim();
+  private container: Container | undefined;
+  private setupBegun = false;
+  private init: { pid: number; pidfd: number } | undefined;
+  private oomKills = 0;
+  /** Counts connections: answers to requests of an earlier one are not sent. */
+  private connection = 0;
+
+  constructor(port: number) {
+    this.channel = new Channel(port, this.loop, this);
+    const signals = sys.signalfd(SIGCHLD);
+    const signalInfo = new ArrayBuffer(4096);
+    this.loop.add(signals, EPOLLIN, () => {
+      sys.read(signals, signalInfo, 0, signalInfo.byteLength);
+      this.reap();
+    });
+    this.loop.eachRound(() => this.channel.round());
+  }
+
+  /** Says hello and serves for ever. */
+  run(): never {
+    this.channel.event({ event: "hello", hello: this.hello() });
+    this.loop.run(() => this.channel.busy);
+  }
+
+  request(text: string): void {
+    const raw = parseRequest(text);
+    if (!raw) {
+      this.log("error", "a request could not be read");
+      return;
+    }
+    const { connection } = this;
+    const respond = (response: Parameters<Channel["respond"]>[0]) => {
+      if (connection === this.connection) this.channel.respond(response);
+    };
+    Promise.resolve()
+      .then(() => this.perform(checkRequest(raw)))
+      .then((result) => respond({ id: raw.id, ok: true, result }))
+      .catch((error: unknown) =>
+        respond({ id: raw.id, ok: false, error: toAgentError(error) }),
+      );
+  }
+
+  data(
+    stream: number,
+    offset: number,
+    bytes: ArrayBuffer,
+    at: number,
+    length: number,
+  ): void {
+    this.withStream(stream, (process, channel) =>
+      process.data(channel, offset, bytes, at, length),
+    );
+  }
+
+  eof(stream: number, offset: number): void {
+    this.withStream(stream, (process, channel) => process.eof(channel, offset));
+  }
+
+  ack(stream: number, offset: number): void {
+    this.withStream(stream, (process, channel) => process.ack(channel, offset));
+  }
+
+  sync(): void {
+    this.connection++;
+    for (const process of this.processes.values()) process.sync();
+  }
+
+  private perform(request: Request): unknown {
+    switch (request.op) {
+      case "hello":
+        return this.hello();
+      case "setup":
+        return this.setUp(request.args);
+      case "spawn":
+        return this.spawn(request.args);
+      case "signal":
+        return this.signal(request.args);
+      case "resize":
+        this.find(request.args.process).resize(
+          request.args.rows,
+          request.args.columns,
+        );
+        return {};
+      case "release":
+        return this.release(request.args.process);
+      case "processes":
+        return { processes: listProcesses() };
+      case "shutdown":
+        return this.shutDown();
+    }
+  }
+
+  private hello(): Hello {
+    return {
+      protocol: PROTOCOL_VERSION,
+      version: AGENT_VERSION,
+      kernel: sys.release(),
+      bootId: this.bootId,
+      uptimeMs: sys.clock(CLOCK_BOOTTIME),
+      ready: this.container !== undefined,
+      processes: [...this.processes.values()].map((process) => process.state),
+    };
+  }
+
+  private setUp(
+    args: Operations["setup"]["args"],
+  ): Operations["setup"]["result"] {
+    if (this.setupBegun)
+      throw refused("invalid", "this machine was set up before");
+    this.setupBegun = true;
+    const { container, result } = setUpContainer(args);
+    this.container = container;
+    this.watchMemory();
+    return result;
+  }
+
+  private async spawn(
+    args: Operations["spawn"]["args"],
+  ): Promise<{ pid: number }> {
+    const { container, init } = this;
+    const { process: id } = args;
+    if (!container) throw refused("invalid", "this machine was not set up");
+    if (!Number.isInteger(id) || id < INIT_PROCESS || id >= 2 ** 29)
+      throw refused("invalid", `process: ${id} is no process number`);
+    if (this.processes.has(id))
+      throw refused("invalid", `process ${id} is there already`);
+    const first = id === INIT_PROCESS;
+    if (!first && (!init || !this.processes.get(INIT_PROCESS)?.running))
+      throw refused("invalid", "the container is not running");
+    const context: ProcessContext = {
+      loop: this.loop,
+      channel: this.channel,
+      container,
+      ownPidNamespace: this.ownPidNamespace,
+      ...(first || !init ? {} : { init }),
+      onExit: (process) => this.onExit(process),
+    };
+    const process = new Process(args, context);
+    this.processes.set(id, process);
+    try {
+      await process.start((pid) => {
+        this.byPid.set(pid, process);
+        if (first) this.init = { pid, pidfd: sys.pidfd(pid) };
+      });
+    } catch (error) {
+      this.processes.delete(id);
+      process.release();
+      if (first && this.init) {
+        sys.close(this.init.pidfd);
+        this.init = undefined;
+      }
+      throw error;
+    }
+    return { pid: process.pid };
+  }
+
+  private signal({
+    process: id,
+    signal,
+    all,
+  }: Operations["signal"]["args"]): Record<string, never> {
+    if (!Number.isInteger(signal) || signal < 0 || signal > 64)
+      throw refused("invalid", `signal: ${signal} is no signal`);
+    const process = this.find(id);
+    if (all) {
+      if (signal === SIGKILL) killAll();
+      else
+        for (const pid of listPids())
+          unless(["ESRCH"], () => sys.kill(pid, signal));
+      return {};
+    }
+    // Its number may be another process's already.
+    if (!process.running) throw refused("not-found", `process ${id} has ended`);
+    sys.kill(process.pid, signal);
+    return {};
+  }
+
+  private release(id: number): Record<string, never> {
+    const process = this.find(id);
+    if (!process.exit) throw refused("invalid", `process ${id} has not ended`);
+    if (!process.acknowledged)
+      throw refused("invalid", `process ${id}: output is not acknowledged`);
+    process.release();
+    this.processes.delete(id);
+    return {};
+  }
+
+  private async shutDown(): Promise<Record<string, never>> {
+    const { container, loop } = this;
+    if (container) {
+      killAll();
+      for (
+        let waited = 0;
+        listPids().length > 0 && waited < KILL_TIMEOUT_MS;
+        waited += 5
+      )
+        await loop.pause(5);
+      unmountAll(container.setup.mounts.map(({ target }) => target));
+    }
+    sys.sync();
+    return {};
+  }
+
+  private find(id: number): Process {
+    const process = this.processes.get(id);
+    if (!process) throw refused("not-found", `no process ${id}`);
+    return process;
+  }
+
+  private withStream(
+    stream: number,
+    use: (process: Process, channel: StreamChannel) => void,
+  ): void {
+    const process = this.processes.get(Math.floor(stream / 4));
+    const channel = stream % 4;
+    if (!process || channel > 2) return;
+    try {
+      use(process, channel as StreamChannel);
+    } catch (error) {
+      this.log("error", `stream ${stream}: ${describe(error)}`);
+    }
+  }
+
+  private reap(): void {
+    for (let ended; (ended = sys.wait());) {
+      const process = this.byPid.get(ended.pid);
+      this.byPid.delete(ended.pid);
+      if (!process) continue;
+      const exit: ProcessExit = {
+        code: ended.code,
+        signal: ended.signal,
+        oomKilled: this.checkMemory() > 0,
+        at: Math.round(sys.clock(CLOCK_REALTIME)),
+      };
+      process.ended(exit);
+    }
+  }
+
+  private onExit(process: Process): void {
+    if (process.exit)
+      this.channel.event({
+        event: "exit",
+        process: process.id,
+        exit: process.exit,
+      });
+  }
+
+  private watchMemory(): void {
+    this.loop.add(openMemoryEvents(), EPOLLPRI, () => this.checkMemory());
+  }
+
+  /** Tells of processes killed for want of memory since the last look; gives their count in all. */
+  private checkMemory(): number {
+    const kills = countOomKills();
+    if (kills > this.oomKills) this.channel.event({ event: "oom" });
+    this.oomKills = kills;
+    return kills;
+  }
+
+  private log(level: "info" | "warn" | "error", message: string): void {
+    this.channel.event({ event: "log", level, message });
+  }
+}
+
+function refused(code: AgentErrorCode, message: string): Failure {
+  return new Failure(code, message);
+}

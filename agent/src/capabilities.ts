@@ -1,0 +1,76 @@
+/** Linux capabilities by name, as in linux/capability.h; the place is the number. */
+import { Failure } from "./failure.js";
+
+export const CAPABILITIES: readonly string[] = [
+  "CHOWN",
+  "DAC_OVERRIDE",
+  "DAC_READ_SEARCH",
+  "FOWNER",
+  "FSETID",
+  "KILL",
+  "SETGID",
+  "SETUID",
+  "SETPCAP",
+  "LINUX_IMMUTABLE",
+  "NET_BIND_SERVICE",
+  "NET_BROADCAST",
+  "NET_ADMIN",
+  "NET_RAW",
+  "IPC_LOCK",
+  "IPC_OWNER",
+  "SYS_MODULE",
+  "SYS_RAWIO",
+  "SYS_CHROOT",
+  "SYS_PTRACE",
+  "SYS_PACCT",
+  "SYS_ADMIN",
+  "SYS_BOOT",
+  "SYS_NICE",
+  "SYS_RESOURCE",
+  "SYS_TIME",
+  "SYS_TTY_CONFIG",
+  "MKNOD",
+  "LEASE",
+  "AUDIT_WRITE",
+  "AUDIT_CONTROL",
+  "SETFCAP",
+  "MAC_OVERRIDE",
+  "MAC_ADMIN",
+  "SYSLOG",
+  "WAKE_ALARM",
+  "BLOCK_SUSPEND",
+  "AUDIT_READ",
+  "PERFMON",
+  "BPF",
+  "CHECKPOINT_RESTORE",
+];
+
+/**
+ * Numbers of the named capabilities.
+ * @throws {Failure} `invalid` for an unknown name
+ */
+export function capabilityNumbers(names: string[]): Set<number> {
+  const numbers = new Set<number>();
+  for (const name of names) {
+    const number = CAPABILITIES.indexOf(
+      name.startsWith("CAP_") ? name.slice(4) : name,
+    );
+    if (number < 0)
+      throw new Failure(
+        "invalid",
+        `unknown capability: ${JSON.stringify(name)}`,
+      );
+    numbers.add(number);
+  }
+  return numbers;
+}
+
+/** A set of numbers as the two 32-bit words capset(2) takes. */
+export function capabilityWords(numbers: Set<number>): [number, number] {
+  let low = 0;
+  let high = 0;
+  for (const number of numbers)
+    if (number < 32) low |= 1 << number;
+    else high |= 1 << (number - 32);
+  return [low >>> 0, high >>> 0];
+}

@@ -1,0 +1,204 @@
+/**
+ * What the child does between clone and exec. It runs in a copy of the agent, so it must not come back
+ * to the agent's code: it executes the program, or says over a pipe why not and ends.
+ */
+import type { AgentError, Spawn } from "../../protocol/index.js";
+import {
+  CAPABILITIES,
+  capabilityNumbers,
+  capabilityWords,
+} from "./capabilities.js";
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  CLONE_NEWCGROUP,
+  CLONE_NEWIPC,
+  CLONE_NEWNS,
+  CLONE_NEWUTS,
+  O_NONBLOCK,
+  O_RDONLY,
+  PR_CAPBSET_DROP,
+  PR_SET_KEEPCAPS,
+  PR_SET_NO_NEW_PRIVS,
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  X_OK,
+} from "./constants.js";
+import type { Container } from "./container.js";
+import { Failure, step, toAgentError } from "./failure.js";
+import { readAll, writeAll, writeText } from "./files.js";
+import { execErrorCode, lookPath, type PathProblem } from "./look-path.js";
+import { enterContainer } from "./namespaces.js";
+import { resourceNumber } from "./rlimits.js";
+import { isSysError, unless } from "./sys.js";
+import { resolveUser, type ExecUser } from "./users.js";
+
+/** A passwd or group file beyond this is cut. */
+const MAX_USER_FILE = 8 * 1024 * 1024;
+
+export interface ChildPlan {
+  spawn: Spawn;
+  container: Container;
+  /** Descriptors of stdin, stdout, stderr; none is 0, 1 or 2. -1 for stdin means /dev/null. */
+  stdio: [number, number, number];
+  /** A pidfd of the container's first process; undefined for that one itself. */
+  init?: number;
+  /** Close-on-exec: its end without a word tells the agent that the program runs. */
+  report: number;
+}
+
+/** Becomes the program. */
+export function runChild(plan: ChildPlan): never {
+  try {
+    become(plan);
+  } catch (error) {
+    const answer: AgentError = toAgentError(error);
+    try {
+      writeAll(plan.report, sys.encode(JSON.stringify(answer)));
+    } catch {
+      // The agent sees the pipe end, and then our exit code.
+    }
+  }
+  sys.exit(127);
+}
+
+function become({ spawn, container, stdio, init }: ChildPlan): void {
+  writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
+  if (init === undefined) {
+    enterContainer(container.setup, spawn, stdio[0]);
+  } else {
+    sys.setns(
+      init,
+      CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP,
+    );
+  }
+  const user = resolveUser(
+    spawn.user,
+    spawn.groups,
+    readUserFile("/etc/passwd"),
+    readUserFile("/etc/group"),
+  );
+  sys.setsid();
+  takeStdio(stdio, user.uid, spawn.tty !== undefined);
+  for (const { name, soft, hard } of spawn.rlimits)
+    step(`set rlimit ${name}`, () =>
+      sys.setrlimit(resourceNumber(name), soft, hard),
+    );
+  const env = environmentFor(spawn.env, user);
+  const late = !enterFolder(spawn.cwd);
+  dropPrivileges(user, spawn.capabilities);
+  if (late) step(chdirError(spawn.cwd), () => sys.chdir(spawn.cwd));
+  if (spawn.noNewPrivileges) sys.prctl(PR_SET_NO_NEW_PRIVS, 1, 0);
+  const program = lookPath(
+    spawn.args[0] ?? "",
+    env.get("PATH"),
+    checkExecutable,
+  );
+  sys.umask(0o022);
+  sys.resetSignals();
+  try {
+    sys.execve(
+      program,
+      spawn.args,
+      [...env].map(([key, value]) => `${key}=${value}`),
+    );
+  } catch (error) {
+    if (!isSysError(error)) throw error;
+    throw new Failure(
+      execErrorCode(error.errno),
+      `exec ${program}: ${error.message}`,
+      error.errno,
+    );
+  }
+}
+
+/** A file of the container, which may be anything: only a regular one is read. */
+function readUserFile(path: string): string {
+  const fd = unless(["ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENXIO"], () =>
+    sys.open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0),
+  );
+  if (fd === undefined) return "";
+  const isFile = (sys.stat(fd, "", AT_EMPTY_PATH).mode & S_IFMT) === S_IFREG;
+  const text = isFile ? readAll(fd, MAX_USER_FILE) : "";
+  sys.close(fd);
+  return text;
+}
+
+/** The user owns its pipes, so that it can open /dev/stdout again. */
+function takeStdio(
+  stdio: [number, number, number],
+  uid: number,
+  terminal: boolean,
+): void {
+  stdio.forEach((fd, target) => {
+    const source = fd < 0 ? sys.open(AT_FDCWD, "/dev/null", O_RDONLY, 0) : fd;
+    if (fd >= 0 && uid !== 0)
+      unless(["EPERM", "EINVAL", "EROFS"], () =>
+        sys.fchown(source, uid, sys.stat(source, "", AT_EMPTY_PATH).gid),
+      );
+    sys.dup(source, target);
+  });
+  if (terminal) sys.controlTerminal(0);
+}
+
+/** The last value of a name counts; HOME is the user's unless it is given. */
+function environmentFor(
+  entries: string[],
+  user: ExecUser,
+): Map<string, string> {
+  const env = new Map<string, string>();
+  for (const entry of entries) {
+    const equals = entry.indexOf("=");
+    if (equals > 0) env.set(entry.slice(0, equals), entry.slice(equals + 1));
+  }
+  if (!env.get("HOME")) env.set("HOME", user.home === "" ? "/" : user.home);
+  return env;
+}
+
+/** False when only the user itself may be able to enter it (a folder of a network file system, say). */
+function enterFolder(path: string): boolean {
+  if (path === "") return true;
+  return step(
+    chdirError(path),
+    () => unless(["EACCES", "EPERM"], () => (sys.chdir(path), true)) ?? false,
+  );
+}
+
+function chdirError(path: string): string {
+  return `chdir to cwd (${JSON.stringify(path)}) set in config.json failed`;
+}
+
+function dropPrivileges(user: ExecUser, names: string[]): void {
+  const kept = capabilityNumbers(names);
+  CAPABILITIES.forEach((_, number) => {
+    // A kernel that does not know it says so with EINVAL.
+    if (!kept.has(number))
+      unless(["EINVAL"], () => sys.prctl(PR_CAPBSET_DROP, number, 0));
+  });
+  sys.prctl(PR_SET_KEEPCAPS, 1, 0);
+  sys.setgroups(user.groups);
+  sys.setgid(user.gid);
+  sys.setuid(user.uid);
+  sys.prctl(PR_SET_KEEPCAPS, 0, 0);
+  const [low, high] = capabilityWords(kept);
+  sys.setCapabilities(low, high);
+}
+
+function checkExecutable(path: string): PathProblem | undefined {
+  try {
+    const { mode } = sys.stat(AT_FDCWD, path, 0);
+    if ((mode & S_IFMT) === S_IFDIR)
+      return { errno: "EISDIR", text: "is a directory" };
+  } catch (error) {
+    if (!isSysError(error)) throw error;
+    return { errno: error.errno, text: error.message, call: `stat ${path}` };
+  }
+  try {
+    sys.access(path, X_OK);
+  } catch (error) {
+    if (!isSysError(error)) throw error;
+    return { errno: error.errno, text: error.message };
+  }
+  return undefined;
+}

@@ -1,0 +1,45 @@
+/** What the agent answers when it cannot do what was asked. */
+import type { AgentError, AgentErrorCode } from "../../protocol/index.js";
+import { isSysError } from "./sys.js";
+
+/** A refusal with the code and message the host gets to see. */
+export class Failure extends Error {
+  constructor(
+    readonly code: AgentErrorCode,
+    message: string,
+    readonly errno?: string,
+  ) {
+    super(message);
+  }
+}
+
+/** Any exception as the error of a response. */
+export function toAgentError(error: unknown): AgentError {
+  if (error instanceof Failure) {
+    const { code, message, errno } = error;
+    return errno === undefined ? { code, message } : { code, message, errno };
+  }
+  if (isSysError(error))
+    return { code: "system", message: error.message, errno: error.errno };
+  return { code: "system", message: describe(error) };
+}
+
+/** An exception in words, for a log. */
+export function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return isSysError(error) ? `${error.errno}: ${error.message}` : error.message;
+}
+
+/** Runs `call`; says what was being done when it fails. */
+export function step<T>(what: string, call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure(
+      "system",
+      `${what}: ${error instanceof Error ? error.message : String(error)}`,
+      isSysError(error) ? error.errno : undefined,
+    );
+  }
+}

@@ -1,0 +1,69 @@
+/** Whole files of text: what /proc and /sys are read and written by. */
+import {
+  AT_FDCWD,
+  O_CREAT,
+  O_NONBLOCK,
+  O_RDONLY,
+  O_TRUNC,
+  O_WRONLY,
+} from "./constants.js";
+
+const CHUNK = 16 * 1024;
+
+/** Writes all of the bytes to a blocking descriptor. */
+export function writeAll(fd: number, bytes: ArrayBuffer): void {
+  for (let at = 0; at < bytes.byteLength;) {
+    const count = sys.write(fd, bytes, at, bytes.byteLength - at);
+    if (count > 0) at += count;
+  }
+}
+
+/** Writes a short text in one system call, as the kernel's control files want it. */
+export function writeText(path: string, text: string): void {
+  const fd = sys.open(AT_FDCWD, path, O_WRONLY, 0);
+  try {
+    const bytes = sys.encode(text);
+    sys.write(fd, bytes, 0, bytes.byteLength);
+  } finally {
+    sys.close(fd);
+  }
+}
+
+/** Makes (or replaces) a file. */
+export function createFile(path: string, text: string, mode: number): void {
+  const fd = sys.open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC, mode);
+  try {
+    sys.fchmod(fd, mode);
+    writeAll(fd, sys.encode(text));
+  } finally {
+    sys.close(fd);
+  }
+}
+
+/** Reads a text file of at most `limit` bytes; what is behind them is left out. */
+export function readText(path: string, limit = CHUNK): string {
+  const fd = sys.open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0);
+  try {
+    return readAll(fd, limit);
+  } finally {
+    sys.close(fd);
+  }
+}
+
+/** The same from an open file. */
+export function readAll(fd: number, limit: number): string {
+  let bytes = new ArrayBuffer(Math.min(limit, CHUNK));
+  let length = 0;
+  for (;;) {
+    if (length === bytes.byteLength) {
+      if (length >= limit) break;
+      const larger = new ArrayBuffer(Math.min(limit, 2 * length));
+      sys.copy(bytes, 0, length, larger, 0);
+      bytes = larger;
+    }
+    const count = sys.read(fd, bytes, length, bytes.byteLength - length);
+    if (count <= 0) break;
+    length += count;
+  }
+  return sys.decode(bytes, 0, length);
+}

@@ -1,0 +1,115 @@
+/**
+ * The event loop: epoll for descriptors, a short list of timers, promise callbacks run before each
+ * wait. An exception of a handler ends that handler only.
+ */
+import {
+  CLOCK_MONOTONIC,
+  EPOLL_ADD,
+  EPOLL_DEL,
+  EPOLL_MOD,
+} from "./constants.js";
+
+/** Called with the epoll events of a descriptor. */
+export type Handler = (events: number) => void;
+
+const MAX_EVENTS = 64;
+
+interface Timer {
+  at: number;
+  run: () => void;
+}
+
+export class EventLoop {
+  private readonly epoll = sys.epollCreate();
+  private readonly handlers = new Map<number, Handler>();
+  private readonly events = new Uint32Array(MAX_EVENTS * 2);
+  private timers: Timer[] = [];
+  private readonly tasks: (() => void)[] = [];
+
+  /**
+   * @param onError hears what a handler threw
+   */
+  constructor(private readonly onError: (error: unknown) => void) {}
+
+  add(fd: number, events: number, handler: Handler): void {
+    sys.epollControl(this.epoll, EPOLL_ADD, fd, events);
+    this.handlers.set(fd, handler);
+  }
+
+  change(fd: number, events: number): void {
+    sys.epollControl(this.epoll, EPOLL_MOD, fd, events);
+  }
+
+  /** To be called before the descriptor is closed. */
+  remove(fd: number): void {
+    if (this.handlers.delete(fd))
+      sys.epollControl(this.epoll, EPOLL_DEL, fd, 0);
+  }
+
+  /** Runs once after so many milliseconds; gives a function that cancels it. */
+  after(milliseconds: number, run: () => void): () => void {
+    const timer = { at: sys.clock(CLOCK_MONOTONIC) + milliseconds, run };
+    this.timers.push(timer);
+    return () => {
+      this.timers = this.timers.filter((other) => other !== timer);
+    };
+  }
+
+  /** Runs in each round, after the handlers. */
+  eachRound(task: () => void): void {
+    this.tasks.push(task);
+  }
+
+  /** Resolves after so many milliseconds. */
+  pause(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => this.after(milliseconds, resolve));
+  }
+
+  /** Runs for ever. `busy` says whether there is work that needs no event to go on. */
+  run(busy: () => boolean): never {
+    for (;;) {
+      this.guard(() => sys.runJobs());
+      for (const task of this.tasks) this.guard(task);
+      let count = 0;
+      try {
+        const wait = busy() ? 0 : this.untilNextTimer();
+        count = sys.epollWait(
+          this.epoll,
+          this.events.buffer as ArrayBuffer,
+          wait,
+        );
+      } catch (error) {
+        this.onError(error);
+      }
+      for (let i = 0; i < count; i++) {
+        const handler = this.handlers.get(this.events[2 * i] as number);
+        const events = this.events[2 * i + 1] as number;
+        if (handler) this.guard(() => handler(events));
+      }
+      this.runTimers();
+    }
+  }
+
+  private guard(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.onError(error);
+    }
+  }
+
+  private untilNextTimer(): number {
+    if (this.timers.length === 0) return -1;
+    const next = Math.min(...this.timers.map((timer) => timer.at));
+    return Math.max(0, Math.ceil(next - sys.clock(CLOCK_MONOTONIC)));
+  }
+
+  private runTimers(): void {
+    if (this.timers.length === 0) return;
+    const now = sys.clock(CLOCK_MONOTONIC);
+    const due = this.timers.filter((timer) => timer.at <= now);
+    if (due.length === 0) return;
+    this.timers = this.timers.filter((timer) => timer.at > now);
+    for (const timer of due) this.guard(timer.run);
+  }
+}

@@ -1,0 +1,343 @@
+/**
+ * A process of the container as the agent keeps it: its streams, its terminal, and how it ended, until
+ * the host releases it.
+ */
+import {
+  Channel as StreamChannel,
+  INIT_PROCESS,
+  streamOf,
+  type ProcessExit,
+  type ProcessState,
+  type Spawn,
+} from "../../protocol/index.js";
+import type { Channel } from "./channel.js";
+import { runChild, type ChildPlan } from "./child.js";
+import {
+  CLONE_NEWIPC,
+  CLONE_NEWNS,
+  CLONE_NEWPID,
+  CLONE_NEWUTS,
+  EPOLLIN,
+  O_NOCTTY,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDWR,
+} from "./constants.js";
+import type { Container } from "./container.js";
+import { Failure, step } from "./failure.js";
+import type { EventLoop } from "./loop.js";
+import { InputStream, OutputStream } from "./streams.js";
+import { unless } from "./sys.js";
+
+/**
+ * How long an ended process's streams stay open when its descendants hold them, and how long its exit
+ * waits at most for its output to be sent. Docker's number.
+ */
+const GRACE_MS = 2000;
+
+export interface ProcessContext {
+  loop: EventLoop;
+  channel: Channel;
+  container: Container;
+  /** Descriptor of the agent's own PID namespace. */
+  ownPidNamespace: number;
+  /** The container's first process; undefined while that one is started. */
+  init?: { pid: number; pidfd: number };
+  /** Called once: the process's end is known and may be told. */
+  onExit: (process: Process) => void;
+}
+
+/** Descriptors of a new process: the child's three, and the agent's ends. */
+interface Stdio {
+  child: [number, number, number];
+  input: number;
+  output: number;
+  error: number;
+  terminal: number;
+}
+
+export class Process {
+  readonly id: number;
+  pid = 0;
+  exit: ProcessExit | undefined;
+  private stdin: InputStream | undefined;
+  private stdout: OutputStream | undefined;
+  private stderr: OutputStream | undefined;
+  private terminal = -1;
+  private told = false;
+
+  constructor(
+    private readonly spawn: Spawn,
+    private readonly context: ProcessContext,
+  ) {
+    this.id = spawn.process;
+  }
+
+  /** Whether it was executed and has not ended. */
+  get running(): boolean {
+    return this.pid > 0 && this.exit === undefined;
+  }
+
+  get state(): ProcessState {
+    const { id, pid, exit } = this;
+    return {
+      process: id,
+      pid,
+      ...(exit ? { exit } : {}),
+      stdout: {
+        produced: this.stdout?.produced ?? 0,
+        ended: this.stdout?.ended ?? true,
+      },
+      stderr: {
+        produced: this.stderr?.produced ?? 0,
+        ended: this.stderr?.ended ?? true,
+      },
+      stdinReceived: this.stdin?.received ?? 0,
+    };
+  }
+
+  /** The host has all of its output. */
+  get acknowledged(): boolean {
+    return this.outputs.every((output) => output.acknowledged);
+  }
+
+  /**
+   * Starts it. `onPid` is called as soon as the child is there: its end may come before the answer.
+   * @throws {Failure} why it could not be executed
+   */
+  async start(onPid: (pid: number) => void): Promise<void> {
+    const { context, spawn } = this;
+    const stdio = openStdio(spawn, context.container);
+    const [reportRead, reportWrite] = sys.pipe();
+    const plan: ChildPlan = {
+      spawn,
+      container: context.container,
+      stdio: stdio.child,
+      ...(context.init ? { init: context.init.pidfd } : {}),
+      report: reportWrite,
+    };
+    let pid: number;
+    try {
+      pid = context.init
+        ? this.cloneInside(context.init.pidfd)
+        : this.cloneFirst();
+    } catch (error) {
+      [stdio.input, stdio.output, stdio.error].forEach(closeIf);
+      closeIf(reportRead);
+      throw error;
+    } finally {
+      // In the child nothing of this runs: runChild does not return.
+      if (pid! !== 0) {
+        new Set(stdio.child).forEach(closeIf);
+        sys.close(reportWrite);
+      }
+    }
+    if (pid === 0) runChild(plan);
+    onPid(pid);
+    const report = await this.readReport(reportRead);
+    if (report !== "") {
+      [stdio.input, stdio.output, stdio.error].forEach(closeIf);
+      throw failureFrom(report);
+    }
+    this.pid = pid;
+    this.attach(stdio);
+    if (this.exit) this.settle();
+  }
+
+  /** Its end was seen by wait(2). */
+  ended(exit: ProcessExit): void {
+    this.exit = exit;
+    if (this.pid > 0) this.settle();
+  }
+
+  data(
+    channel: StreamChannel,
+    offset: number,
+    bytes: ArrayBuffer,
+    at: number,
+    length: number,
+  ): void {
+    if (channel === StreamChannel.Stdin)
+      this.stdin?.data(offset, bytes, at, length);
+  }
+
+  eof(channel: StreamChannel, offset: number): void {
+    if (channel === StreamChannel.Stdin) this.stdin?.end(offset);
+  }
+
+  ack(channel: StreamChannel, offset: number): void {
+    if (channel === StreamChannel.Stdout) this.stdout?.ack(offset);
+    if (channel === StreamChannel.Stderr) this.stderr?.ack(offset);
+  }
+
+  sync(): void {
+    this.stdin?.sync();
+    for (const output of this.outputs) output.sync();
+  }
+
+  /** @throws {Failure} it has no terminal */
+  resize(rows: number, columns: number): void {
+    if (!this.spawn.tty || this.terminal < 0)
+      throw new Failure("invalid", `process ${this.id} has no terminal`);
+    sys.resizeTerminal(this.terminal, rows, columns);
+  }
+
+  /** Gives back what is kept of it. */
+  release(): void {
+    this.stdin?.close();
+    for (const output of this.outputs) output.close();
+    closeIf(this.terminal);
+    this.terminal = -1;
+  }
+
+  private get outputs(): OutputStream[] {
+    return [this.stdout, this.stderr].filter((output) => output !== undefined);
+  }
+
+  private cloneFirst(): number {
+    const flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC;
+    return step("clone", () => sys.clone(flags, this.context.container.cgroup));
+  }
+
+  private cloneInside(pidfd: number): number {
+    const { container, ownPidNamespace } = this.context;
+    // Only children are born into that PID namespace; the agent itself stays in its own.
+    unless(["ESRCH"], () => (sys.setns(pidfd, CLONE_NEWPID), true)) ??
+      notRunning();
+    let pid = -1;
+    try {
+      pid = step("clone", () => sys.clone(0, container.cgroup));
+      return pid;
+    } finally {
+      if (pid !== 0) sys.setns(ownPidNamespace, CLONE_NEWPID);
+    }
+  }
+
+  private attach(stdio: Stdio): void {
+    const { loop, channel } = this.context;
+    const settle = () => this.settle();
+    this.terminal = stdio.terminal;
+    this.stdin = new InputStream(
+      streamOf(this.id, StreamChannel.Stdin),
+      stdio.input,
+      !this.spawn.tty,
+      loop,
+      channel,
+    );
+    this.stdout = new OutputStream(
+      streamOf(this.id, StreamChannel.Stdout),
+      stdio.output,
+      loop,
+      channel,
+      settle,
+    );
+    if (stdio.error >= 0)
+      this.stderr = new OutputStream(
+        streamOf(this.id, StreamChannel.Stderr),
+        stdio.error,
+        loop,
+        channel,
+        settle,
+      );
+  }
+
+  /** After its end: reads what is left, and tells the end when the output was sent. */
+  private settle(): void {
+    if (!this.exit || this.told) return;
+    this.stdin?.close();
+    for (const output of this.outputs) output.drain();
+    const done = this.outputs.every((output) => output.done);
+    // Descendants of an exec hold its pipes: they may go on for ever.
+    const held = this.outputs.some((output) => !output.ended && !output.full);
+    if (done || held) this.tell();
+    if (!done && !this.waiting) {
+      this.waiting = true;
+      this.context.loop.after(GRACE_MS, () => {
+        this.tell();
+        for (const output of this.outputs) output.finish();
+      });
+    }
+  }
+  private waiting = false;
+
+  private tell(): void {
+    if (this.told) return;
+    this.told = true;
+    this.context.onExit(this);
+  }
+
+  /** What the child reports: "" once the program runs. */
+  private readReport(fd: number): Promise<string> {
+    const { loop } = this.context;
+    const bytes = new ArrayBuffer(8192);
+    let length = 0;
+    return new Promise((resolve) => {
+      loop.add(fd, EPOLLIN, () => {
+        const count = sys.read(fd, bytes, length, bytes.byteLength - length);
+        if (count > 0) {
+          length += count;
+          return;
+        }
+        loop.remove(fd);
+        sys.close(fd);
+        resolve(sys.decode(bytes, 0, length));
+      });
+    });
+  }
+}
+
+function openStdio(spawn: Spawn, container: Container): Stdio {
+  if (spawn.tty) {
+    const master = step("open a terminal", () =>
+      sys.open(
+        container.terminals,
+        "ptmx",
+        O_RDWR | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK,
+        0,
+      ),
+    );
+    const slave = step("open a terminal", () => sys.openTerminal(master));
+    sys.resizeTerminal(slave, spawn.tty.rows, spawn.tty.columns);
+    return {
+      child: [slave, slave, slave],
+      input: spawn.stdin ? sys.duplicate(master) : -1,
+      output: master,
+      error: -1,
+      terminal: sys.duplicate(master),
+    };
+  }
+  const [stdinRead, stdinWrite] = spawn.stdin ? sys.pipe() : [-1, -1];
+  const [stdoutRead, stdoutWrite] = sys.pipe();
+  const [stderrRead, stderrWrite] = sys.pipe();
+  for (const fd of [stdinWrite, stdoutRead, stderrRead])
+    if (fd >= 0) sys.nonblock(fd);
+  return {
+    child: [stdinRead, stdoutWrite, stderrWrite],
+    input: stdinWrite,
+    output: stdoutRead,
+    error: stderrRead,
+    terminal: -1,
+  };
+}
+
+function failureFrom(report: string): Failure {
+  try {
+    const { code, message, errno } = JSON.parse(report) as Failure;
+    return new Failure(code, message, errno);
+  } catch {
+    return new Failure("system", "the process could not be started");
+  }
+}
+
+function notRunning(): never {
+  throw new Failure("invalid", "the container is not running");
+}
+
+function closeIf(fd: number): void {
+  if (fd >= 0) sys.close(fd);
+}
+
+/** Whether a number is the container's own process. */
+export function isInit(process: number): boolean {
+  return process === INIT_PROCESS;
+}

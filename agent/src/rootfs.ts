@@ -1,0 +1,142 @@
+/**
+ * The container's root: an EROFS image below, a folder of an ext4 disk above, overlayfs over both. A
+ * stopped container's disk comes back on its next start, so everything here may be there already.
+ *
+ * Overlay options are the kernel's defaults: like Docker's, neither `metacopy` nor `redirect_dir`,
+ * whose attributes a reader of the upper folder would have to understand. Not `volatile`: fsync must
+ * mean what it says to a database in a container.
+ */
+import type {
+  DiskIndex,
+  FileSetup,
+  MountSetup,
+  RootfsSetup,
+} from "../../protocol/index.js";
+import {
+  AT_FDCWD,
+  MNT_DETACH,
+  MS_BIND,
+  MS_NOATIME,
+  MS_NODEV,
+  MS_NOEXEC,
+  MS_NOSUID,
+  MS_RDONLY,
+} from "./constants.js";
+import { Failure, step } from "./failure.js";
+import { createFile } from "./files.js";
+import { inRoot } from "./in-root.js";
+import { parseMountOptions } from "./mount-options.js";
+import { isSysError, unless } from "./sys.js";
+
+/** Where the container's root is, in the agent's view. */
+export const ROOT = "/run/root";
+const LOWER = "/run/lower";
+const DISK = "/run/disk";
+const FILES = "/run/files";
+
+/** Makes a folder unless it is there. */
+export function makeFolder(path: string, mode: number): void {
+  unless(["EEXIST"], () => sys.mkdir(AT_FDCWD, path, mode));
+}
+
+export function mountRoot(setup: RootfsSetup): void {
+  for (const folder of [ROOT, LOWER, DISK, FILES]) makeFolder(folder, 0o700);
+  step("mount the image", () =>
+    sys.mount(device(setup.image), LOWER, "erofs", MS_RDONLY, null),
+  );
+  // The disk comes zeroed: tables need not be written again to be so.
+  step("mount the writable disk", () =>
+    sys.mount(
+      device(setup.writable),
+      DISK,
+      "ext4",
+      MS_NOATIME,
+      "noinit_itable",
+    ),
+  );
+  // The upper folder's owner and mode are the root folder's.
+  makeFolder(`${DISK}/upper`, 0o755);
+  makeFolder(`${DISK}/work`, 0o700);
+  step("mount the root", () =>
+    sys.mount(
+      "overlay",
+      ROOT,
+      "overlay",
+      0,
+      `lowerdir=${LOWER},upperdir=${DISK}/upper,workdir=${DISK}/work`,
+    ),
+  );
+}
+
+/** Mounts what the user asked for: tmpfs and volumes. */
+export function mountExtra(mount: MountSetup): void {
+  step(`mount ${mount.target}`, () =>
+    inRoot(ROOT, mount.target, "directory", (target) => {
+      if (mount.type === "tmpfs") {
+        const { flags, data } = parseMountOptions(mount.options);
+        sys.mount("tmpfs", target, "tmpfs", flags, data);
+      } else {
+        sys.mount(
+          device(mount.disk),
+          target,
+          "ext4",
+          mount.readonly ? MS_RDONLY : 0,
+          "noinit_itable",
+        );
+      }
+    }),
+  );
+}
+
+/**
+ * Puts the engine's files over the image's. They are on a tmpfs of the agent and mounted over their
+ * places, so that they are no changes of the container's own.
+ */
+export function mountFiles(files: FileSetup[]): void {
+  files.forEach((file, i) => {
+    const source = `${FILES}/${i}`;
+    step(`write ${file.path}`, () => {
+      createFile(source, file.content, file.mode & 0o7777);
+      inRoot(ROOT, file.path, "file", (target) =>
+        sys.mount(source, target, null, MS_BIND, null),
+      );
+    });
+  });
+}
+
+export function mountSys(readonly: boolean): void {
+  const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (readonly ? MS_RDONLY : 0);
+  step("mount /sys", () =>
+    inRoot(ROOT, "/sys", "directory", (target) =>
+      sys.mount("sysfs", target, "sysfs", flags, null),
+    ),
+  );
+}
+
+/**
+ * Undoes the mounts that keep the disks busy. What cannot be unmounted (it is gone, or the container
+ * has hidden it) is left: the disks are synced in any case.
+ */
+export function unmountAll(volumes: string[]): void {
+  for (const target of [...volumes].reverse())
+    tolerate(() =>
+      inRoot(ROOT, target, "error", (path) => sys.unmount(path, 0)),
+    );
+  // Takes what is mounted inside of it along.
+  tolerate(() => sys.unmount(ROOT, MNT_DETACH));
+  tolerate(() => sys.unmount(DISK, 0));
+}
+
+function tolerate(run: () => void): void {
+  try {
+    run();
+  } catch (error) {
+    if (!isSysError(error)) throw error;
+  }
+}
+
+function device(disk: DiskIndex): string {
+  if (!Number.isInteger(disk) || disk < 0 || disk > 25)
+    throw new Failure("invalid", `no disk ${disk}`);
+  return `/dev/vd${String.fromCharCode(97 + disk)}`;
+}

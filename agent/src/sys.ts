@@ -1,0 +1,167 @@
+/**
+ * The system calls of native/sys.c. A failed call throws an Error with `errno` (the errno's name);
+ * see {@link isSysError}. Offsets and lengths are bytes; numbers above 2^53 do not occur.
+ *
+ * `sys` is there in the agent only: modules with pure functions, which tests import in node, must not
+ * touch it when they load.
+ */
+export interface Sys {
+  /** Memory of its own mapping: untouched pages cost nothing, and it goes back when collected. */
+  allocate(size: number): ArrayBuffer;
+  copy(
+    source: ArrayBuffer,
+    at: number,
+    length: number,
+    target: ArrayBuffer,
+    targetAt: number,
+  ): void;
+  /** UTF-8 of a string. */
+  encode(text: string): ArrayBuffer;
+  /** Invalid UTF-8 becomes U+FFFD. */
+  decode(bytes: ArrayBuffer, at: number, length: number): string;
+  /** Runs promise callbacks until none is left. Throws what a callback threw. */
+  runJobs(): void;
+  /** Collects garbage cycles. */
+  collect(): void;
+
+  /** openat(2), always close-on-exec. */
+  open(directory: number, path: string, flags: number, mode: number): number;
+  close(fd: number): void;
+  /** Bytes read, 0 at the end, -1 when it would block. */
+  read(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
+  /** Bytes written, -1 when it would block. */
+  write(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
+  stat(directory: number, path: string, flags: number): Stat;
+  /** faccessat(2) with the effective IDs. */
+  access(path: string, mode: number): void;
+  /** Names in a folder without "." and "..". */
+  list(path: string): string[];
+  readlink(directory: number, path: string): string;
+  mkdir(directory: number, path: string, mode: number): void;
+  mknod(
+    directory: number,
+    path: string,
+    mode: number,
+    major: number,
+    minor: number,
+  ): void;
+  symlink(target: string, directory: number, path: string): void;
+  fchmod(fd: number, mode: number): void;
+  fchown(fd: number, uid: number, gid: number): void;
+  /** Read end and write end, close-on-exec, blocking. */
+  pipe(): [number, number];
+  /** dup2(2); the target survives exec, also when both are the same. */
+  dup(fd: number, target: number): void;
+  /** Another descriptor, close-on-exec, of the same open file. */
+  duplicate(fd: number): number;
+  nonblock(fd: number): void;
+  sync(): void;
+
+  mount(
+    source: string | null,
+    target: string,
+    type: string | null,
+    flags: number,
+    data: string | null,
+  ): void;
+  unmount(target: string, flags: number): void;
+  /** pivot_root(".", "."). */
+  pivotRoot(): void;
+  chroot(path: string): void;
+  chdir(path: string): void;
+
+  /** clone3(2) as a fork: 0 in the child. `cgroup` is a descriptor of a cgroup folder, or -1. */
+  clone(flags: number, cgroup: number): number;
+  pidfd(pid: number): number;
+  setns(fd: number, flags: number): void;
+  unshare(flags: number): void;
+  /** Reaps one ended child; null when there is none. `code` is 128 + signal for a killed one. */
+  wait(): { pid: number; code: number; signal: number } | null;
+  kill(pid: number, signal: number): void;
+  execve(path: string, args: string[], env: string[]): void;
+  exit(code: number): never;
+  setsid(): void;
+  setgroups(groups: number[]): void;
+  /** Real, effective and saved ID. */
+  setgid(gid: number): void;
+  setuid(uid: number): void;
+  /** Effective and permitted set in two words of 32 bits. */
+  setCapabilities(low: number, high: number): void;
+  prctl(option: number, second: number, third: number): number;
+  /** A negative limit means none. */
+  setrlimit(resource: number, soft: number, hard: number): void;
+  umask(mask: number): number;
+  resetSignals(): void;
+
+  /** The slave of a pty master, unlocked. */
+  openTerminal(master: number): number;
+  terminalNumber(master: number): number;
+  controlTerminal(fd: number): void;
+  resizeTerminal(fd: number, rows: number, columns: number): void;
+
+  /** A clock of clock_gettime(2), in milliseconds. */
+  clock(id: number): number;
+  /** Sets the wall clock, in milliseconds since the epoch. */
+  setClock(milliseconds: number): void;
+  /** Blocks for so many milliseconds. */
+  sleep(milliseconds: number): void;
+  /** Credits the bytes to the random pool open as `fd` and makes the kernel reseed. */
+  addEntropy(fd: number, bytes: ArrayBuffer, at: number, length: number): void;
+  setHostname(name: string): void;
+  setDomainname(name: string): void;
+  /** Release of the kernel. */
+  release(): string;
+  reboot(command: number): void;
+
+  socket(domain: number, type: number, protocol: number): number;
+  send(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
+  receive(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
+
+  epollCreate(): number;
+  epollControl(
+    epoll: number,
+    operation: number,
+    fd: number,
+    events: number,
+  ): void;
+  /** Fills `events` with pairs of 32-bit words (descriptor, events); gives their count. */
+  epollWait(epoll: number, events: ArrayBuffer, timeout: number): number;
+  /** Blocks these signals and gives a descriptor that is readable when one is pending. */
+  signalfd(...signals: number[]): number;
+}
+
+export interface Stat {
+  mode: number;
+  uid: number;
+  gid: number;
+  size: number;
+  /** Of the device that a device node stands for. */
+  major: number;
+  minor: number;
+}
+
+declare global {
+  const sys: Sys;
+}
+
+/** A failed system call. */
+export interface SysError extends Error {
+  errno: string;
+}
+
+export function isSysError(error: unknown): error is SysError {
+  return (
+    error instanceof Error &&
+    typeof (error as Partial<SysError>).errno === "string"
+  );
+}
+
+/** Runs `call`; gives undefined when it fails with one of these errnos. */
+export function unless<T>(errnos: string[], call: () => T): T | undefined {
+  try {
+    return call();
+  } catch (error) {
+    if (isSysError(error) && errnos.includes(error.errno)) return undefined;
+    throw error;
+  }
+}
