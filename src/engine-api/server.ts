@@ -67,7 +67,13 @@ export function createApi(options: ApiOptions): RequestListener {
   app.use(() => {
     throw new NotFound("page not found");
   });
-  return app.callback();
+  const handle = app.callback();
+  return (req, res) => {
+    handle(req, res).catch((error: unknown) => {
+      log.error({ err: error }, "a request could not be answered");
+      res.destroy();
+    });
+  };
 }
 
 function decodes(path: string): boolean {
@@ -103,7 +109,7 @@ function headers(serverVersion: string): Middleware {
 /** Sends objects as the Engine does: some clients compare the Content-Type as a whole. */
 const jsonAnswers: Middleware = async (ctx, next) => {
   await next();
-  const { body } = ctx;
+  const body: unknown = ctx.body;
   const plain =
     Array.isArray(body) ||
     (typeof body === "object" &&
@@ -167,7 +173,9 @@ export function createApiServer(
   );
   server.on("upgrade", upgradeListener(api));
   server.on("clientError", refuseMalformed);
-  server.on("tlsClientError", (_error, socket) => socket.destroy());
+  server.on("tlsClientError", (_error: Error, socket: Socket) => {
+    socket.destroy();
+  });
   return {
     server,
     async close(graceMs) {

@@ -31,14 +31,15 @@ export function systemRoutes(sources: SystemSources) {
     );
 
   return (router: ApiRouter): void => {
-    router.get("/_ping", (ctx) => {
-      pingHeaders(ctx);
-      ctx.body = "OK";
-    });
+    // Before GET, which would answer HEAD too, with the length of its body.
     router.head("/_ping", (ctx) => {
       pingHeaders(ctx);
       ctx.status = 200;
       ctx.length = 0;
+    });
+    router.get("/_ping", (ctx) => {
+      pingHeaders(ctx);
+      ctx.body = "OK";
     });
 
     router.get("/version", async (ctx) => {
@@ -199,10 +200,10 @@ function infoView(facts: InfoFacts): object {
     SecurityOptions: known
       ? [`name=micro-vm,driver=${driver},accelerator=${known.accelerator}`]
       : [],
-    Warnings:
-      "info" in hypervisor
-        ? hypervisor.info.warnings
-        : [`no container can be started: ${hypervisor.failure}`],
+    Warnings: ("info" in hypervisor
+      ? hypervisor.info.warnings
+      : [`no container can be started: ${hypervisor.failure}`]
+    ).map((warning) => `WARNING: ${warning}`),
   };
 }
 
@@ -247,21 +248,20 @@ function registryConfig(engine: Engine): object {
       "127.0.0.0/8",
       ...engine.insecureRegistries.filter(isRange),
     ],
-    IndexConfigs: Object.fromEntries([
-      [
-        "docker.io",
-        {
-          Name: "docker.io",
-          Mirrors: engine.registryMirrors,
-          Secure: true,
-          Official: true,
-        },
-      ],
-      ...insecure.map((name) => [
-        name,
-        { Name: name, Mirrors: [], Secure: false, Official: false },
-      ]),
-    ]),
+    IndexConfigs: {
+      ...Object.fromEntries(
+        insecure.map((name): [string, object] => [
+          name,
+          { Name: name, Mirrors: [], Secure: false, Official: false },
+        ]),
+      ),
+      "docker.io": {
+        Name: "docker.io",
+        Mirrors: engine.registryMirrors,
+        Secure: true,
+        Official: true,
+      },
+    },
     Mirrors: engine.registryMirrors,
   };
 }

@@ -19,10 +19,6 @@ export class ApiVersion {
     }
     return true;
   }
-
-  toString(): string {
-    return this.text;
-  }
 }
 
 /** The newest version of the Engine API that is spoken. */
@@ -47,12 +43,12 @@ export function splitVersion(path: string): {
 export function checkVersion(version: ApiVersion): void {
   if (!version.atLeast(MIN_API_VERSION)) {
     throw new InvalidParameter(
-      `client version ${version} is too old. Minimum supported API version is ${MIN_API_VERSION}, please upgrade your client to a newer version`,
+      `client version ${version.text} is too old. Minimum supported API version is ${MIN_API_VERSION.text}, please upgrade your client to a newer version`,
     );
   }
   if (!MAX_API_VERSION.atLeast(version)) {
     throw new InvalidParameter(
-      `client version ${version} is too new. Maximum supported API version is ${MAX_API_VERSION}`,
+      `client version ${version.text} is too new. Maximum supported API version is ${MAX_API_VERSION.text}`,
     );
   }
 }
