@@ -146,3 +146,4 @@ export interface InputStream {
 
 /** The agent's refusal of a request; see AgentErrorCode for what `code` says. */
 export { AgentFailure } from "./agent-failure.js";
+export { QemuHypervisor, type QemuOptions } from "./qemu/driver.js";

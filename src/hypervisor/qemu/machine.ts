@@ -1,0 +1,154 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import type { SocketAgentClient } from "../agent/client.js";
+import type {
+  AgentClient,
+  Machine,
+  MachineExit,
+  MachineRecord,
+} from "../index.js";
+import { ConsoleTail, panicMessage } from "./console.js";
+import type { ProcessEnd, QemuProcess } from "./process.js";
+import { lastWords } from "./process.js";
+import type { QmpClient, QmpEvent } from "./qmp.js";
+
+/** How long QEMU may take to quit by itself, in ms. */
+const QUIT_MS = 1000;
+
+const statusShape = z.object({ status: z.string() });
+
+/** What a machine is made of once its process runs and its sockets are connected. */
+export interface MachineParts {
+  record: MachineRecord;
+  directory: string;
+  process: QemuProcess;
+  qmp: QmpClient;
+  agent: SocketAgentClient;
+  spans: { name: string; ms: number }[];
+}
+
+/** One QEMU process and the connections to it. */
+export class QemuMachine implements Machine {
+  readonly record: MachineRecord;
+  readonly exited: Promise<MachineExit>;
+  readonly spans: { name: string; ms: number }[];
+  readonly #directory: string;
+  readonly #process: QemuProcess;
+  readonly #qmp: QmpClient;
+  readonly #agent: SocketAgentClient;
+  readonly #console = new ConsoleTail();
+  /** Why the machine is about to end, when that is known before it does. */
+  #verdict: MachineExit | undefined;
+  #gone = false;
+  #ending: Promise<void> | undefined;
+
+  constructor(parts: MachineParts) {
+    this.record = parts.record;
+    this.spans = parts.spans;
+    this.#directory = parts.directory;
+    this.#process = parts.process;
+    this.#qmp = parts.qmp;
+    this.#agent = parts.agent;
+    this.#qmp.onEvent((event) => this.#onEvent(event));
+    this.exited = parts.process.ended.then((end) => this.#ended(end));
+  }
+
+  get agent(): AgentClient {
+    return this.#agent;
+  }
+
+  async pause(): Promise<void> {
+    await this.#qmp.execute("stop");
+  }
+
+  async resume(): Promise<void> {
+    await this.#qmp.execute("cont");
+  }
+
+  async kill(): Promise<void> {
+    this.#verdict ??= { reason: "powered off", expected: true };
+    await this.#end();
+  }
+
+  async console(): Promise<string> {
+    if (!this.#gone) {
+      await this.#console.read(this.#qmp).catch(() => undefined);
+    }
+    return this.#console.text;
+  }
+
+  detach(): Promise<void> {
+    this.#agent.close("the daemon has let go of the machine");
+    this.#qmp.close();
+    return Promise.resolve();
+  }
+
+  /** Looks whether the guest ended while nobody was connected; to be called after a reattach. */
+  async checkStatus(): Promise<void> {
+    const { status } = statusShape.parse(
+      await this.#qmp.execute("query-status"),
+    );
+    if (status === "shutdown") {
+      await this.#guestEnded("the guest shut itself down");
+    } else if (status === "internal-error" || status === "guest-panicked") {
+      await this.#guestEnded(`the hypervisor stopped the guest (${status})`);
+    }
+  }
+
+  #onEvent({ name, data }: QmpEvent): void {
+    if (name === "SHUTDOWN" && data["guest"] === true) {
+      const reason =
+        data["reason"] === "guest-reset"
+          ? "the guest reset itself"
+          : "the guest shut itself down";
+      this.#guestEnded(reason).catch(() => undefined);
+    } else if (name === "STOP") {
+      // By our order, because of a shutdown, or because the CPU could not go on.
+      this.checkStatus().catch(() => undefined);
+    }
+  }
+
+  /** The guest stands still for good: its last words are read, then its process is ended. */
+  async #guestEnded(reason: string): Promise<void> {
+    if (this.#verdict) return;
+    this.#verdict = { reason, expected: false };
+    const panic = panicMessage(await this.console());
+    if (panic !== undefined) {
+      this.#verdict.reason = `guest panicked: ${panic}`;
+    }
+    await this.#end();
+  }
+
+  #end(): Promise<void> {
+    this.#ending ??= this.#quitOrKill();
+    return this.#ending;
+  }
+
+  async #quitOrKill(): Promise<void> {
+    const limit = new AbortController();
+    this.#qmp.execute("quit", {}, QUIT_MS).catch(() => undefined);
+    await Promise.race([
+      this.#process.ended,
+      sleep(QUIT_MS, undefined, { signal: limit.signal }).catch(
+        () => undefined,
+      ),
+    ]);
+    limit.abort();
+    if (!this.#gone) await this.#process.kill();
+    await this.exited;
+  }
+
+  async #ended(end: ProcessEnd): Promise<MachineExit> {
+    this.#gone = true;
+    this.#agent.close("the machine has ended");
+    this.#qmp.close();
+    if (this.#verdict) return this.#verdict;
+    const words = await lastWords(this.#directory);
+    const how = end.signal
+      ? `QEMU was killed by ${end.signal}`
+      : end.code === undefined
+        ? "QEMU ended"
+        : `QEMU exited with status ${end.code}`;
+    return { reason: words ? `${how}: ${words}` : how, expected: false };
+  }
+}
