@@ -55,7 +55,7 @@ export class EventLoop {
     };
   }
 
-  /** Runs in each round, after the handlers. */
+  /** Runs in each round, after the handlers and before promise callbacks. */
   eachRound(task: () => void): void {
     this.tasks.push(task);
   }
@@ -68,8 +68,9 @@ export class EventLoop {
   /** Runs for ever. `busy` says whether there is work that needs no event to go on. */
   run(busy: () => boolean): never {
     for (;;) {
-      this.guard(() => sys.runJobs());
       for (const task of this.tasks) this.guard(task);
+      // Last, so that nothing is left that only these would do before the wait.
+      this.guard(() => sys.runJobs());
       let count = 0;
       try {
         const wait = busy() ? 0 : this.untilNextTimer();
