@@ -1,0 +1,35 @@
+/** Whole commands, as a user waits for them. */
+import type { Measure } from "../bench.js";
+import { sideBySide } from "../bench.js";
+import { timeCli } from "../engines/engine.js";
+
+export const runMeasure: Measure = {
+  name: "run",
+  async run(bench) {
+    const { small } = bench.images;
+    const command = (network: string[]) => [
+      "run",
+      "--rm",
+      ...network,
+      small,
+      "true",
+    ];
+    return [
+      ...(await sideBySide(
+        bench,
+        { name: "`docker run --rm IMAGE true`, whole command", unit: "ms" },
+        bench.peers,
+        (engine) => timeCli(engine, command([])),
+      )),
+      ...(await sideBySide(
+        bench,
+        {
+          name: "`docker run --rm --network none IMAGE true`, whole command",
+          unit: "ms",
+        },
+        bench.peers,
+        (engine) => timeCli(engine, command(["--network", "none"])),
+      )),
+    ];
+  },
+};
