@@ -8,7 +8,6 @@ import { Unavailable } from "../../errors.js";
 import { launch, type Platform } from "./launch.js";
 import { bootId } from "./process-identity.js";
 
-/** How long a trial boot may take until the agent's hello, in ms. */
 const TRIAL_MS = 3000;
 /** How long a killed trial may take to be gone, in ms. */
 const KILL_MS = 5000;
@@ -39,6 +38,8 @@ export interface AcceleratorOptions {
   runDirectory: string;
   /** The device that must be there; another one in tests. */
   kvmDevice?: string;
+  /** How long a trial boot may take until the agent's hello, in ms; another limit in tests. */
+  trialMs?: number;
 }
 
 /** `failure` is why KVM cannot be used; absent when it can. */
@@ -118,15 +119,16 @@ async function trial(options: AcceleratorOptions): Promise<string | undefined> {
   await mkdir(options.runDirectory, { recursive: true, mode: 0o700 });
   const directory = await mkdtemp(join(options.runDirectory, "trial-"));
   const limit = new AbortController();
+  const trialMs = options.trialMs ?? TRIAL_MS;
   try {
     const booted = boot(options, directory, limit.signal);
-    const timer = sleep(TRIAL_MS, "late" as const, { signal: limit.signal });
+    const timer = sleep(trialMs, "late" as const, { signal: limit.signal });
     timer.catch(() => undefined);
     const first = await Promise.race([booted, timer]);
     if (first !== "late") return first;
     // Aborted, it kills its process, even one that spins inside of the kernel.
     limit.abort();
-    const late = `KVM did not boot the guest kernel within ${TRIAL_MS / 1000} s`;
+    const late = `KVM did not boot the guest kernel within ${trialMs / 1000} s`;
     const killed = await Promise.race([
       booted,
       sleep(KILL_MS, "stuck" as const),

@@ -72,6 +72,7 @@ export async function startProcess(
       identity: identity ?? { pid, startTime: "", hostBootId: "" },
       ended,
       kill: async () => {
+        child.ref();
         child.kill("SIGKILL");
         await ended;
       },
