@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
 import { access, open, rm } from "node:fs/promises";
+import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { Unavailable } from "../../errors.js";
 import { type Child, start } from "./child.js";
@@ -71,6 +72,14 @@ export class Erofs {
       ],
       { TMPDIR: temporary },
     );
+  }
+
+  /** Makes a file system with nothing in it, for images without layers. */
+  async empty(output: string): Promise<void> {
+    const child = this.layer(output, dirname(output));
+    child.stdout.resume();
+    child.stdin.end(Buffer.alloc(1024));
+    await child.done;
   }
 
   /**
