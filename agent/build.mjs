@@ -142,7 +142,14 @@ const parts = [
   ...objects(
     "musl-gcc",
     own,
-    [...SIZE, "-Wall", "-Wextra", "-Wno-unused-parameter", ...HEADERS],
+    [
+      ...SIZE,
+      "-Wall",
+      "-Wextra",
+      "-Wno-unused-parameter",
+      "-Wno-cast-function-type",
+      ...HEADERS,
+    ],
     "",
   ),
 ];

@@ -36,8 +36,8 @@
  *  1. drops the part of a frame it may be in the middle of writing, and all frames it has queued;
  *  2. forgets the requests that came before: they are carried out, but not answered;
  *  3. writes SYNC_MAGIC and the nonce, outside of any frame (the host discards all that came before);
- *  4. writes an Ack for each process's stdin that is still open: up to where it was consumed. (Up to
- *     where it was received says `stdinReceived` in `hello`; there the host goes on.)
+ *  4. writes an Ack for each process's stdin: up to where it was consumed. (Up to where it was
+ *     received says `stdinReceived` in `hello`; there the host goes on.)
  * An output stream is then silent until the host's first Ack for it, whose offset says from where the
  * agent sends (again). Exit events are not repeated: `hello`, which the host requests first, tells.
  */

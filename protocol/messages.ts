@@ -87,6 +87,8 @@ export interface Hello {
   bootId: string;
   /** Milliseconds since the guest's kernel started. */
   uptimeMs: number;
+  /** The agent's memory and how long it took from its start to being ready, for the benchmark. */
+  agent?: { residentBytes: number; readyMs: number };
   /** Set by `setup`: true once the machine belongs to a container. */
   ready: boolean;
   /** Every process not released yet. */
@@ -98,7 +100,7 @@ export interface ProcessState {
   process: number;
   pid: number;
   exit?: ProcessExit;
-  /** Per output stream: bytes the agent has read from the process so far, and whether it ended. */
+  /** Per output stream (a process with a terminal has stdout only): bytes the agent has read from the process so far, and whether it ended. */
   stdout: { produced: number; ended: boolean };
   stderr: { produced: number; ended: boolean };
   /** Bytes of stdin the agent has received. */

@@ -14,6 +14,8 @@ static void complain(const char *text) {
 }
 
 int main(void) {
+  struct timespec started;
+  clock_gettime(CLOCK_MONOTONIC, &started);
   JSRuntime *runtime = JS_NewRuntime();
   JSContext *context = runtime ? JS_NewContextRaw(runtime) : NULL;
   if (!context) return 1;
@@ -25,7 +27,7 @@ int main(void) {
   JS_AddIntrinsicPromise(context);
   /* A handler that recurses without end throws long before the 8 MiB of stack are gone. */
   JS_SetMaxStackSize(runtime, 1024 * 1024);
-  sys_install(context);
+  sys_install(context, &started);
   JSValue code = JS_ReadObject(context, bytecode, sizeof bytecode,
                                JS_READ_OBJ_BYTECODE);
   JSValue result =

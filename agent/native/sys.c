@@ -868,11 +868,14 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(epollWait, 3),       ENTRY(signalfd, 1),
 };
 
-void sys_install(JSContext *ctx) {
+void sys_install(JSContext *ctx, const struct timespec *started) {
   JSValue global = JS_GetGlobalObject(ctx);
   JSValue sys = JS_NewObject(ctx);
   JS_SetPropertyFunctionList(ctx, sys, functions,
                              sizeof functions / sizeof *functions);
+  JS_SetPropertyStr(
+      ctx, sys, "startedAt",
+      JS_NewFloat64(ctx, started->tv_sec * 1e3 + started->tv_nsec / 1e6));
   JS_SetPropertyStr(ctx, global, "sys", sys);
   JS_FreeValue(ctx, global);
 }

@@ -2,7 +2,12 @@
 #define HULL_SYS_H
 #include "quickjs.h"
 
-/* Puts the object `sys` (see agent/src/sys.ts for its functions) on the global object. */
-void sys_install(JSContext *context);
+#include <time.h>
+
+/*
+ * Puts the object `sys` (see agent/src/sys.ts for its functions) on the global object. `started` is
+ * when the agent began, by the monotonic clock.
+ */
+void sys_install(JSContext *context, const struct timespec *started);
 
 #endif

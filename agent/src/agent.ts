@@ -19,6 +19,7 @@ import { Channel, type Receiver } from "./channel.js";
 import {
   AT_FDCWD,
   CLOCK_BOOTTIME,
+  CLOCK_MONOTONIC,
   CLOCK_REALTIME,
   EPOLLIN,
   EPOLLPRI,
@@ -39,6 +40,7 @@ import { unless } from "./sys.js";
 /** Set by the build: the package's version and a hash of the agent's code. */
 declare const AGENT_VERSION: string;
 
+const PAGE_SIZE = 4096;
 /** How long `shutdown` waits for killed processes to be gone. */
 const KILL_TIMEOUT_MS = 10_000;
 
@@ -62,6 +64,7 @@ export class Agent implements Receiver {
   private oomKills = 0;
   /** Counts connections: answers to requests of an earlier one are not sent. */
   private connection = 0;
+  private readyMs = 0;
 
   constructor(port: number) {
     this.channel = new Channel(port, this.loop, this);
@@ -76,6 +79,7 @@ export class Agent implements Receiver {
 
   /** Says hello and serves for ever. */
   run(): never {
+    this.readyMs = sys.clock(CLOCK_MONOTONIC) - sys.startedAt;
     this.channel.event({ event: "hello", hello: this.hello() });
     this.loop.run(() => this.channel.busy);
   }
@@ -90,12 +94,17 @@ export class Agent implements Receiver {
     const respond = (response: Parameters<Channel["respond"]>[0]) => {
       if (connection === this.connection) this.channel.respond(response);
     };
-    Promise.resolve()
-      .then(() => this.perform(checkRequest(raw)))
-      .then((result) => respond({ id: raw.id, ok: true, result }))
-      .catch((error: unknown) =>
-        respond({ id: raw.id, ok: false, error: toAgentError(error) }),
+    const fail = (error: unknown) =>
+      respond({ id: raw.id, ok: false, error: toAgentError(error) });
+    try {
+      // Begun at once: frames that follow it may be for the process it starts.
+      Promise.resolve(this.perform(checkRequest(raw))).then(
+        (result) => respond({ id: raw.id, ok: true, result }),
+        fail,
       );
+    } catch (error) {
+      fail(error);
+    }
   }
 
   data(
@@ -155,6 +164,7 @@ export class Agent implements Receiver {
       kernel: sys.release(),
       bootId: this.bootId,
       uptimeMs: sys.clock(CLOCK_BOOTTIME),
+      agent: { residentBytes: residentBytes(), readyMs: this.readyMs },
       ready: this.container !== undefined,
       processes: [...this.processes.values()].map((process) => process.state),
     };
@@ -322,4 +332,8 @@ export class Agent implements Receiver {
 
 function refused(code: AgentErrorCode, message: string): Failure {
   return new Failure(code, message);
+}
+
+function residentBytes(): number {
+  return Number(readText("/proc/self/statm").split(" ")[1]) * PAGE_SIZE;
 }

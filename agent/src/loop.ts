@@ -74,11 +74,7 @@ export class EventLoop {
       let count = 0;
       try {
         const wait = busy() ? 0 : this.untilNextTimer();
-        count = sys.epollWait(
-          this.epoll,
-          this.events.buffer as ArrayBuffer,
-          wait,
-        );
+        count = sys.epollWait(this.epoll, this.events.buffer, wait);
       } catch (error) {
         this.onError(error);
       }

@@ -4,7 +4,6 @@
  */
 import {
   Channel as StreamChannel,
-  INIT_PROCESS,
   streamOf,
   type ProcessExit,
   type ProcessState,
@@ -27,7 +26,7 @@ import type { Container } from "./container.js";
 import { Failure, step } from "./failure.js";
 import type { EventLoop } from "./loop.js";
 import { InputStream, OutputStream } from "./streams.js";
-import { unless } from "./sys.js";
+import { isSysError } from "./sys.js";
 
 /**
  * How long an ended process's streams stay open when its descendants hold them, and how long its exit
@@ -64,7 +63,10 @@ export class Process {
   private stdout: OutputStream | undefined;
   private stderr: OutputStream | undefined;
   private terminal = -1;
+  /** The end was told, or is of no interest any more. */
   private told = false;
+  /** The grace of GRACE_MS runs. */
+  private waiting = false;
 
   constructor(
     private readonly spawn: Spawn,
@@ -116,38 +118,46 @@ export class Process {
       ...(context.init ? { init: context.init.pidfd } : {}),
       report: reportWrite,
     };
+    const agentsEnds = [stdio.input, stdio.output, stdio.error];
+    const childsEnds = [...new Set(stdio.child), reportWrite];
     let pid: number;
     try {
       pid = context.init
         ? this.cloneInside(context.init.pidfd)
         : this.cloneFirst();
     } catch (error) {
-      [stdio.input, stdio.output, stdio.error].forEach(closeIf);
-      closeIf(reportRead);
+      closeAll([...agentsEnds, ...childsEnds, reportRead, stdio.terminal]);
       throw error;
-    } finally {
-      // In the child nothing of this runs: runChild does not return.
-      if (pid! !== 0) {
-        new Set(stdio.child).forEach(closeIf);
-        sys.close(reportWrite);
-      }
     }
     if (pid === 0) runChild(plan);
+    closeAll(childsEnds);
     onPid(pid);
+    this.stdin = new InputStream(
+      streamOf(this.id, StreamChannel.Stdin),
+      stdio.input,
+      !spawn.tty,
+      context.loop,
+      context.channel,
+    );
     const report = await this.readReport(reportRead);
     if (report !== "") {
-      [stdio.input, stdio.output, stdio.error].forEach(closeIf);
+      closeAll([stdio.output, stdio.error, stdio.terminal]);
       throw failureFrom(report);
     }
     this.pid = pid;
-    this.attach(stdio);
-    if (this.exit) this.settle();
+    this.terminal = stdio.terminal;
+    // A round later, so that the answer to the request comes before the output and the end.
+    context.loop.after(0, () => {
+      this.openOutputs(stdio);
+      this.stdin?.start();
+      if (this.exit) this.settle();
+    });
   }
 
   /** Its end was seen by wait(2). */
   ended(exit: ProcessExit): void {
     this.exit = exit;
-    if (this.pid > 0) this.settle();
+    if (this.stdout) this.settle();
   }
 
   data(
@@ -184,9 +194,10 @@ export class Process {
 
   /** Gives back what is kept of it. */
   release(): void {
+    this.told = true;
     this.stdin?.close();
     for (const output of this.outputs) output.close();
-    closeIf(this.terminal);
+    closeAll([this.terminal]);
     this.terminal = -1;
   }
 
@@ -202,8 +213,12 @@ export class Process {
   private cloneInside(pidfd: number): number {
     const { container, ownPidNamespace } = this.context;
     // Only children are born into that PID namespace; the agent itself stays in its own.
-    unless(["ESRCH"], () => (sys.setns(pidfd, CLONE_NEWPID), true)) ??
-      notRunning();
+    try {
+      sys.setns(pidfd, CLONE_NEWPID);
+    } catch (error) {
+      if (!isSysError(error) || error.errno !== "ESRCH") throw error;
+      throw new Failure("invalid", "the container is not running");
+    }
     let pid = -1;
     try {
       pid = step("clone", () => sys.clone(0, container.cgroup));
@@ -213,17 +228,9 @@ export class Process {
     }
   }
 
-  private attach(stdio: Stdio): void {
+  private openOutputs(stdio: Stdio): void {
     const { loop, channel } = this.context;
     const settle = () => this.settle();
-    this.terminal = stdio.terminal;
-    this.stdin = new InputStream(
-      streamOf(this.id, StreamChannel.Stdin),
-      stdio.input,
-      !this.spawn.tty,
-      loop,
-      channel,
-    );
     this.stdout = new OutputStream(
       streamOf(this.id, StreamChannel.Stdout),
       stdio.output,
@@ -258,7 +265,6 @@ export class Process {
       });
     }
   }
-  private waiting = false;
 
   private tell(): void {
     if (this.told) return;
@@ -329,15 +335,7 @@ function failureFrom(report: string): Failure {
   }
 }
 
-function notRunning(): never {
-  throw new Failure("invalid", "the container is not running");
-}
-
-function closeIf(fd: number): void {
-  if (fd >= 0) sys.close(fd);
-}
-
-/** Whether a number is the container's own process. */
-export function isInit(process: number): boolean {
-  return process === INIT_PROCESS;
+/** Closes what is open of these. */
+function closeAll(fds: number[]): void {
+  for (const fd of fds) if (fd >= 0) sys.close(fd);
 }

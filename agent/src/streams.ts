@@ -173,6 +173,8 @@ export class InputStream implements Source {
   private watched = false;
   private eof = false;
   private acked = 0;
+  /** Until the program runs, bytes are only kept. */
+  private started = false;
   private fd: number;
 
   /**
@@ -194,6 +196,12 @@ export class InputStream implements Source {
     return this.ring.end;
   }
 
+  /** The program runs: what has come until now goes to it. */
+  start(): void {
+    this.started = true;
+    this.flush();
+  }
+
   /**
    * Takes bytes from the host. Those below `received` are known already.
    * @throws {RangeError} they leave a gap or do not fit into the window
@@ -205,7 +213,7 @@ export class InputStream implements Source {
     at += known;
     length -= known;
     if (length > ring.room) throw new RangeError("stdin beyond the window");
-    if (this.fd >= 0 && ring.begin === ring.end && length > 0) {
+    if (this.started && this.fd >= 0 && ring.begin === ring.end) {
       const count = this.write(bytes, at, length);
       at += count;
       length -= count;
@@ -237,7 +245,6 @@ export class InputStream implements Source {
 
   /** A new host connection wants to know how far the stream was consumed. */
   sync(): void {
-    if (this.fd < 0) return;
     this.acked = -1;
     this.channel.wake(this);
   }
@@ -265,6 +272,7 @@ export class InputStream implements Source {
   /** Acknowledges what was consumed, and sees what is to be waited for. */
   private advance(): void {
     const { ring } = this;
+    if (!this.started) return;
     if (this.acked !== ring.begin) this.channel.wake(this);
     if (this.fd < 0) return;
     if (ring.begin < ring.end) {

@@ -6,6 +6,8 @@
  * touch it when they load.
  */
 export interface Sys {
+  /** When the agent's first instruction ran, in milliseconds of CLOCK_MONOTONIC. */
+  readonly startedAt: number;
   /** Memory of its own mapping: untouched pages cost nothing, and it goes back when collected. */
   allocate(size: number): ArrayBuffer;
   copy(
