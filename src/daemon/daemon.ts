@@ -5,9 +5,13 @@ import type { Logger } from "pino";
 import writeFileAtomic from "write-file-atomic";
 import { eventRoutes } from "../engine-api/events.js";
 import { networkRoutes } from "../engine-api/networks.js";
+import { systemRoutes } from "../engine-api/system.js";
 import { createApi } from "../engine-api/server.js";
 import { volumeRoutes } from "../engine-api/volumes.js";
 import { EventBus } from "../events.js";
+import type { Hypervisor } from "../hypervisor/index.js";
+import { QemuHypervisor } from "../hypervisor/qemu/driver.js";
+import { ImageStore } from "../images/store/image-store.js";
 import { Networks } from "../networks/service.js";
 import { type Engine, engineId } from "../system/engine.js";
 import { type Config, ConfigError } from "./config.js";
@@ -94,13 +98,35 @@ export class Daemon {
     });
     this.#closers.push(() => networks.close());
 
+    const hypervisor = new QemuHypervisor({
+      kernel: config.kernel,
+      initramfs: config.initramfs,
+      accelerator: config.accel,
+      stateDirectory: dataRoot,
+      runDirectory: path.join(execRoot, "trial"),
+    });
+    // The trial boot may take seconds; whoever needs its outcome waits for it.
+    void reportHypervisor(hypervisor, log);
+    const images = await ImageStore.open(path.join(dataRoot, "images"), log);
+
     const listeners = new Listeners(log);
     await listeners.open(
       config,
       createApi({
         log,
         serverVersion: build.version,
-        groups: [eventRoutes(events), networkRoutes(networks), volumeRoutes],
+        groups: [
+          systemRoutes({
+            engine,
+            events,
+            hypervisor,
+            containers: () => ({ running: 0, paused: 0, stopped: 0 }),
+            images: () => Promise.resolve(images.catalog.all().length),
+          }),
+          eventRoutes(events),
+          networkRoutes(networks),
+          volumeRoutes,
+        ],
       }),
     );
     this.#closers.push(() => listeners.close(GRACE_MS));
@@ -120,6 +146,23 @@ export class Daemon {
     if (file === undefined) return;
     await writeFileAtomic(file, `${process.pid}\n`, { mode: 0o644 });
     this.#closers.push(() => rm(file, { force: true }));
+  }
+}
+
+async function reportHypervisor(
+  hypervisor: Hypervisor,
+  log: Logger,
+): Promise<void> {
+  try {
+    const { driver, version, accelerator, reason, kernel, agent, warnings } =
+      await hypervisor.info();
+    log.info(
+      { driver, version, accelerator, reason, kernel, agent },
+      "machines can run",
+    );
+    for (const warning of warnings) log.warn(warning.replace(/^WARNING: /, ""));
+  } catch (error) {
+    log.error({ err: error }, "no container can be started");
   }
 }
 

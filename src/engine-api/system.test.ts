@@ -18,7 +18,7 @@ const HYPERVISOR: HypervisorInfo = {
   reason: "a trial boot with KVM did not reach the agent",
   kernel: "6.12.43",
   agent: "0.1.0",
-  warnings: ["TCG is not a security boundary"],
+  warnings: ["WARNING: TCG is not a security boundary"],
 };
 
 function sources(info: () => Promise<HypervisorInfo>): SystemSources {

@@ -200,10 +200,10 @@ function infoView(facts: InfoFacts): object {
     SecurityOptions: known
       ? [`name=micro-vm,driver=${driver},accelerator=${known.accelerator}`]
       : [],
-    Warnings: ("info" in hypervisor
-      ? hypervisor.info.warnings
-      : [`no container can be started: ${hypervisor.failure}`]
-    ).map((warning) => `WARNING: ${warning}`),
+    Warnings:
+      "info" in hypervisor
+        ? hypervisor.info.warnings
+        : [`WARNING: no container can be started: ${hypervisor.failure}`],
   };
 }
 
