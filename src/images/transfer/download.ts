@@ -1,6 +1,5 @@
 import { createHash } from "node:crypto";
 import { type FileHandle, open } from "node:fs/promises";
-import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SystemError } from "../../errors.js";
 import type { Descriptor } from "../manifest.js";
@@ -15,11 +14,14 @@ const MIN_PROGRESS = 64 * 1024;
 const PASSING = [0, 408, 429, 500, 502, 503, 504];
 
 export interface DownloadOptions {
+  /** Layers downloaded at the same time, of all pulls together. */
+  concurrency: number;
   /** Waited before the n-th retry, in milliseconds. */
   retryDelay: (attempt: number) => number;
 }
 
 export const DOWNLOAD_DEFAULTS: DownloadOptions = {
+  concurrency: 3,
   retryDelay: (attempt) => attempt * 5000,
 };
 

@@ -11,8 +11,6 @@ import { download, type DownloadOptions } from "./download.js";
 import { Semaphore } from "./semaphore.js";
 import { SharedWork } from "./shared-work.js";
 
-/** Docker's `max-concurrent-downloads`. */
-const PARALLEL_DOWNLOADS = 3;
 /** Unpacking is work for the CPU: hashing and sanitising here, decompression and mkfs beside. */
 const PARALLEL_UNPACKS = Math.max(2, availableParallelism());
 
@@ -28,7 +26,7 @@ export class LayerTransfers {
   readonly #erofs: () => Promise<Erofs>;
   readonly #limits: LayerLimits;
   readonly #download: DownloadOptions;
-  readonly #downloads = new Semaphore(PARALLEL_DOWNLOADS);
+  readonly #downloads: Semaphore;
   readonly #unpacks = new Semaphore(PARALLEL_UNPACKS);
   readonly #shared = new SharedWork<void, LayerProgress>();
 
@@ -42,6 +40,7 @@ export class LayerTransfers {
     this.#erofs = erofs;
     this.#limits = limits;
     this.#download = downloadOptions;
+    this.#downloads = new Semaphore(downloadOptions.concurrency);
   }
 
   /**

@@ -48,7 +48,7 @@ export class SharedWork<Result, Progress> {
         },
         (error: unknown) => {
           leave();
-          reject(error);
+          reject(error instanceof Error ? error : new Error(String(error)));
         },
       );
     });
