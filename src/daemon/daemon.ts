@@ -3,6 +3,13 @@ import { chmod, mkdir, realpath, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
 import writeFileAtomic from "write-file-atomic";
+import type { Container } from "../containers/container.js";
+import { ContainerService } from "../containers/service.js";
+import { authRoutes } from "../engine-api/auth.js";
+import { containerRoutes } from "../engine-api/containers.js";
+import { diskUsageRoutes } from "../engine-api/disk-usage.js";
+import { execRoutes } from "../engine-api/exec.js";
+import { imageRoutes } from "../engine-api/images.js";
 import { eventRoutes } from "../engine-api/events.js";
 import { networkRoutes } from "../engine-api/networks.js";
 import { systemRoutes } from "../engine-api/system.js";
@@ -11,11 +18,11 @@ import { volumeRoutes } from "../engine-api/volumes.js";
 import { EventBus } from "../events.js";
 import type { Hypervisor } from "../hypervisor/index.js";
 import { QemuHypervisor } from "../hypervisor/qemu/driver.js";
-import { ImageStore } from "../images/store/image-store.js";
+import { ImageService } from "../images/service.js";
 import { Networks } from "../networks/service.js";
 import { type Engine, engineId } from "../system/engine.js";
 import { type Config, ConfigError } from "./config.js";
-import type { BuildInfo } from "./installation.js";
+import { type BuildInfo, PRODUCTS } from "./installation.js";
 import { Listeners } from "./listeners.js";
 import { type Lock, lockDataRoot } from "./lock.js";
 
@@ -23,6 +30,9 @@ import { type Lock, lockDataRoot } from "./lock.js";
 const GRACE_MS = 3_000;
 /** Longest exec root: the paths of the machines' sockets have a limit of 107 bytes. */
 const MAX_EXEC_ROOT = 64;
+
+/** Certificates of registries, one folder a registry; where Docker looks too. */
+const CERTIFICATE_FOLDERS = ["/etc/hull/certs.d", "/etc/docker/certs.d"];
 
 export class Daemon {
   readonly #log: Logger;
@@ -107,7 +117,33 @@ export class Daemon {
     });
     // The trial boot may take seconds; whoever needs its outcome waits for it.
     void reportHypervisor(hypervisor, log);
-    const images = await ImageStore.open(path.join(dataRoot, "images"), log);
+    const images = await ImageService.open({
+      dataRoot,
+      events,
+      log,
+      mkfsErofs: [path.join(PRODUCTS.tools, "mkfs.erofs"), "mkfs.erofs"],
+      registry: {
+        mirrors: config["registry-mirrors"],
+        insecure: config["insecure-registries"],
+        certificateFolders: CERTIFICATE_FOLDERS,
+      },
+      download: { concurrency: config["max-concurrent-downloads"] },
+    });
+    this.#closers.push(() => images.close());
+
+    const containers = new ContainerService({
+      dataRoot,
+      execRoot,
+      images,
+      hypervisor,
+      networks,
+      events,
+      log,
+      defaults: engine.machine,
+    });
+    images.useContainers(containers);
+    await containers.load();
+    this.#closers.push(() => containers.close());
 
     const listeners = new Listeners(log);
     await listeners.open(
@@ -120,10 +156,15 @@ export class Daemon {
             engine,
             events,
             hypervisor,
-            containers: () => ({ running: 0, paused: 0, stopped: 0 }),
-            images: () => Promise.resolve(images.catalog.all().length),
+            containers: () => countStates(containers.all()),
+            images: () => images.count,
           }),
           eventRoutes(events),
+          authRoutes(images),
+          diskUsageRoutes(containers, images),
+          containerRoutes(containers),
+          execRoutes(containers),
+          imageRoutes(images),
           networkRoutes(networks),
           volumeRoutes,
         ],
@@ -147,6 +188,14 @@ export class Daemon {
     await writeFileAtomic(file, `${process.pid}\n`, { mode: 0o644 });
     this.#closers.push(() => rm(file, { force: true }));
   }
+}
+
+function countStates(containers: readonly Container[]) {
+  const count = (status: string) =>
+    containers.filter(({ record }) => record.state.status === status).length;
+  const running = count("running");
+  const paused = count("paused");
+  return { running, paused, stopped: containers.length - running - paused };
 }
 
 async function reportHypervisor(

@@ -38,7 +38,7 @@ function sources(info: () => Promise<HypervisorInfo>): SystemSources {
     events: new EventBus(),
     hypervisor: { info } as Hypervisor,
     containers: () => ({ running: 1, paused: 2, stopped: 3 }),
-    images: () => Promise.resolve(4),
+    images: () => 4,
   };
 }
 

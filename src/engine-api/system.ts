@@ -16,7 +16,7 @@ export interface SystemSources {
   /** How many containers there are, by state. */
   containers: () => { running: number; paused: number; stopped: number };
   /** How many images there are. */
-  images: () => Promise<number>;
+  images: () => number;
 }
 
 /** What is known of the hypervisor, or why nothing is. */
@@ -52,7 +52,7 @@ export function systemRoutes(sources: SystemSources) {
         host: readHost(),
         hypervisor: await hypervisorState(),
         containers: sources.containers(),
-        images: await sources.images(),
+        images: sources.images(),
         eventListeners: sources.events.listeners,
       });
     });
