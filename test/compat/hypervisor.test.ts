@@ -30,11 +30,11 @@ const MiB = 1024 * 1024;
 /** Keeps what it got and acknowledges it at once. */
 class Collector implements OutputSink {
   readonly chunks: Buffer[] = [];
-  end = 0;
   readonly ended: Promise<void>;
   #ended!: () => void;
 
-  constructor() {
+  /** @param end offset up to which the stream was received before */
+  constructor(public end = 0) {
     this.ended = new Promise((resolve) => (this.#ended = resolve));
   }
   data(chunk: Buffer, end: number, ack: (offset: number) => void): void {
@@ -188,16 +188,18 @@ describe("hypervisor", { timeout: 180_000 }, () => {
   });
 
   test("a machine is found again in mid-stream, and no byte is lost or doubled", async () => {
-    const lines = 60_000;
+    const lines = 400_000;
     const { machine, agent, stdout } = await container("seq", String(lines));
     let current = machine;
     let seen = stdout;
     let text = "";
+    const cuts: number[] = [];
     for (let round = 0; round < 5; round += 1) {
       await new Promise((resolve) => setTimeout(resolve, 30));
       const { record } = current;
       await current.detach();
       const end = seen.end;
+      cuts.push(end);
       text += seen.text;
       await assert.rejects(agent.request("hello", {}), Unavailable);
       const again = await hypervisor.reattach(
@@ -207,7 +209,7 @@ describe("hypervisor", { timeout: 180_000 }, () => {
       machines.push(again);
       const hello = await again.agent.hello;
       assert.equal(hello.processes[0]?.process, 1);
-      seen = new Collector();
+      seen = new Collector(end);
       again.agent.output(1, Channel.Stdout, seen, end);
       current = again;
     }
@@ -215,6 +217,7 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     text += seen.text;
     const expected = Array.from({ length: lines }, (_, i) => `${i + 1}\n`);
     assert.equal(text, expected.join(""));
+    assert(new Set(cuts).size > 2, `cut at ${cuts.join(", ")} only`);
     await current.kill();
     assert.equal((await current.exited).expected, true);
     assert.equal(await hypervisor.reattach(current.record), undefined);
