@@ -1,0 +1,211 @@
+/** A hulld under test: started, killed and started again over the same folders. */
+import { spawn } from "node:child_process";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import http from "node:http";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { environment } from "./environment.js";
+import { eventually, sleep } from "./wait.js";
+
+const HULLD = fileURLToPath(new URL("../../../bin/hulld", import.meta.url));
+
+/**
+ * All of a daemon is in one folder: data root, exec root, socket, log, process id. Whoever knows the
+ * folder can stop it and start it again.
+ */
+export class Daemon {
+  constructor(readonly directory: string) {}
+
+  /** The daemon all test files share. */
+  static shared(): Daemon {
+    return new Daemon(environment().daemon);
+  }
+
+  get socket(): string {
+    return path.join(this.directory, "hull.sock");
+  }
+
+  /** For DOCKER_HOST. */
+  get host(): string {
+    return `unix://${this.socket}`;
+  }
+
+  get dataRoot(): string {
+    return path.join(this.directory, "data");
+  }
+
+  get execRoot(): string {
+    return path.join(this.directory, "exec");
+  }
+
+  get log(): string {
+    return path.join(this.directory, "hulld.log");
+  }
+
+  /** Process id of the daemon started last. */
+  get pid(): number {
+    return Number(readFileSync(path.join(this.directory, "pid"), "utf8"));
+  }
+
+  /**
+   * Starts the daemon and waits until it answers.
+   * @param args flags for the first start; a restart uses them again
+   */
+  async start(args?: string[]): Promise<void> {
+    mkdirSync(this.directory, { recursive: true });
+    const saved = path.join(this.directory, "args.json");
+    if (args) writeFileSync(saved, JSON.stringify(args));
+    const flags = existsSync(saved)
+      ? (JSON.parse(readFileSync(saved, "utf8")) as string[])
+      : [];
+    const log = openSync(this.log, "a");
+    const child = spawn(
+      HULLD,
+      [
+        "--data-root",
+        this.dataRoot,
+        "--exec-root",
+        this.execRoot,
+        "-H",
+        this.host,
+        "--debug",
+        ...flags,
+      ],
+      { stdio: ["ignore", log, log], detached: true },
+    );
+    closeSync(log);
+    let ended: string | undefined;
+    child.once("error", (error) => (ended = error.message));
+    child.once(
+      "exit",
+      (code, signal) => (ended = `exit code ${code}, signal ${signal}`),
+    );
+    child.unref();
+    if (child.pid !== undefined)
+      writeFileSync(path.join(this.directory, "pid"), String(child.pid));
+    await eventually(
+      async () => {
+        if (ended !== undefined) return;
+        await this.ping();
+      },
+      { timeout: 60_000, what: "hulld answers" },
+    );
+    if (ended !== undefined) {
+      throw new Error(`hulld did not start (${ended}):\n${this.logTail()}`);
+    }
+  }
+
+  /** @throws when nobody answers */
+  ping(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const request = http.get(
+        { socketPath: this.socket, path: "/_ping" },
+        (response) => {
+          response.resume();
+          if (response.statusCode === 200) resolve();
+          else reject(new Error(`_ping: ${response.statusCode}`));
+        },
+      );
+      request.setTimeout(5000, () =>
+        request.destroy(new Error("_ping: no answer")),
+      );
+      request.on("error", reject);
+    });
+  }
+
+  /** Ends the daemon with a signal and waits for its end. Containers go on. */
+  async stop(signal: NodeJS.Signals): Promise<void> {
+    const pid = this.pid;
+    try {
+      process.kill(pid, signal);
+    } catch {
+      return;
+    }
+    await eventually(() => assertGone(pid), {
+      timeout: 30_000,
+      what: `hulld ends on ${signal}`,
+    });
+  }
+
+  /** kill -9, then a start over the same folders. */
+  async crashAndRestart(): Promise<void> {
+    await this.stop("SIGKILL");
+    await this.start();
+  }
+
+  /** Processes that name this daemon's folder in their command line: its machines. */
+  machines(): number[] {
+    return processesNaming(this.execRoot)
+      .concat(processesNaming(this.dataRoot))
+      .filter(
+        (pid, at, all) => all.indexOf(pid) === at && pid !== this.pidOrZero(),
+      );
+  }
+
+  /** The end of the daemon's log. */
+  logTail(lines = 30): string {
+    return existsSync(this.log)
+      ? readFileSync(this.log, "utf8").split("\n").slice(-lines).join("\n")
+      : "(no log)";
+  }
+
+  /** Ends everything of this daemon, machines too, and removes its folder. */
+  async destroy(): Promise<void> {
+    if (existsSync(path.join(this.directory, "pid")))
+      await this.stop("SIGTERM").catch(() => this.stop("SIGKILL"));
+    for (const pid of this.machines()) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It has ended by itself.
+      }
+    }
+    await sleep(50);
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+
+  private pidOrZero(): number {
+    try {
+      return this.pid;
+    } catch {
+      return 0;
+    }
+  }
+}
+
+function assertGone(pid: number): void {
+  // A process of ours stays a zombie until node has collected it.
+  const stat = (() => {
+    try {
+      return readFileSync(`/proc/${pid}/stat`, "utf8");
+    } catch {
+      return undefined;
+    }
+  })();
+  if (stat !== undefined && !/\) Z /.test(stat))
+    throw new Error(`process ${pid} still runs`);
+}
+
+function processesNaming(text: string): number[] {
+  const found: number[] = [];
+  for (const name of readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)) {
+    try {
+      if (readFileSync(`/proc/${name}/cmdline`, "utf8").includes(text))
+        found.push(name);
+    } catch {
+      // It ended while we looked.
+    }
+  }
+  return found.filter((pid) => pid !== process.pid);
+}
