@@ -25,6 +25,8 @@ import { vmdkDescriptor } from "./vmdk.js";
 
 /** QEMU is set up in tens of milliseconds; on a host that swaps it may take long. */
 const GREETING_MS = 20_000;
+/** A guest that has not said hello by then never will, in ms. */
+const BOOT_MS = 60_000;
 
 /** What all machines of this host have in common. */
 export interface Platform {
@@ -96,8 +98,14 @@ export async function launch(
     const port = await connectSocket(sockets.agent);
     span("qemu");
     const agent = new SocketAgentClient(port, "fresh");
+    const late = setTimeout(
+      () => agent.close(`the guest did not come up in ${BOOT_MS / 1000} s`),
+      BOOT_MS,
+    ).unref();
+    void agent.closed.then(() => clearTimeout(late));
     agent.hello.then(
       ({ uptimeMs }) => {
+        clearTimeout(late);
         // The guest's kernel began to count in the middle of the spans before.
         const total = performance.now() - started;
         spans.push({ name: "guest", ms: total - (last - started) });
