@@ -490,6 +490,8 @@ export class LayerFilter extends Transform {
     this.#output.push(
       encodeEntry({
         ...entry,
+        // Whatever the archive says, as the kernel has it.
+        mode: entry.type === "2" ? 0o777 : entry.mode,
         name,
         linkName: links ? entry.linkName : "",
         deviceMajor: device ? entry.deviceMajor : 0,
