@@ -28,6 +28,9 @@ const hello = z.object({
   kernel: text,
   bootId: text,
   uptimeMs: z.number().nonnegative(),
+  agent: z
+    .object({ residentBytes: count, readyMs: z.number().nonnegative() })
+    .optional(),
   ready: z.boolean(),
   processes: z.array(
     z.object({
