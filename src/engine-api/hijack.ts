@@ -51,6 +51,8 @@ export async function hijack(
   // Some clients send a body that says nothing; it must not be read as stdin.
   if (upgrade) await readUpgradeBody(ctx.req, MAX_JSON);
   ctx.respond = false;
+  // For the log: koa sends nothing any more.
+  ctx.status = upgrade ? 101 : 200;
   const socket = upgrade ? detach(ctx) : await takeFromServer(ctx);
   const framed =
     upgrade && options.multiplexed && ctx.state.version.atLeast("1.42");

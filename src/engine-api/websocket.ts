@@ -30,6 +30,8 @@ export function acceptWebSocket(ctx: ApiContext): Promise<AttachedClient> {
     throw new InvalidParameter("this endpoint needs a WebSocket connection");
   }
   ctx.respond = false;
+  // For the log: koa sends nothing any more.
+  ctx.status = 101;
   const { socket } = req;
   res.detachSocket(socket);
   return new Promise((resolve, reject) => {
