@@ -10,12 +10,6 @@ import { type ContainerRecord, NEVER } from "./record.js";
 import { Stdio } from "./stdio.js";
 import type { ContainerStore } from "./store.js";
 
-/** How a container's process ended, for those who wait. */
-export interface WaitResult {
-  statusCode: number;
-  error?: string;
-}
-
 export type WaitCondition = "not-running" | "next-exit" | "removed";
 
 export class Container {
@@ -37,8 +31,8 @@ export class Container {
   nextProcess = INIT_PROCESS + 1;
 
   readonly #store: ContainerStore;
-  readonly #exitWaiters = new Set<(result: WaitResult) => void>();
-  readonly #removalWaiters = new Set<(result: WaitResult) => void>();
+  readonly #exitWaiters = new Set<(exitCode: number) => void>();
+  readonly #removalWaiters = new Set<(exitCode: number) => void>();
   #turn: Promise<unknown> = Promise.resolve();
   #saving: Promise<void> = Promise.resolve();
   #removed = false;
@@ -121,12 +115,12 @@ export class Container {
     return result;
   }
 
-  /** Resolves when `condition` holds; see `POST /containers/{id}/wait`. */
-  wait(condition: WaitCondition, signal: AbortSignal): Promise<WaitResult> {
+  /** Resolves with the exit code when `condition` holds; see `POST /containers/{id}/wait`. */
+  wait(condition: WaitCondition, signal: AbortSignal): Promise<number> {
     const { status } = this.record.state;
     const ended = !this.isRunning && status !== "restarting";
     if (condition === "not-running" && ended) {
-      return Promise.resolve(this.lastExit());
+      return Promise.resolve(this.exitCode);
     }
     const waiters =
       condition === "removed" ? this.#removalWaiters : this.#exitWaiters;
@@ -136,18 +130,18 @@ export class Container {
     });
   }
 
-  lastExit(): WaitResult {
-    const { exitCode, error } = this.record.state;
-    return { statusCode: exitCode, ...(error ? { error } : {}) };
+  /** The exit code of the last run. */
+  get exitCode(): number {
+    return this.record.state.exitCode;
   }
 
   notifyExit(): void {
-    settle(this.#exitWaiters, this.lastExit());
+    settle(this.#exitWaiters, this.exitCode);
   }
 
   notifyRemoved(): void {
-    settle(this.#exitWaiters, this.lastExit());
-    settle(this.#removalWaiters, this.lastExit());
+    settle(this.#exitWaiters, this.exitCode);
+    settle(this.#removalWaiters, this.exitCode);
   }
 }
 
@@ -165,9 +159,9 @@ export function initialState(): ContainerRecord["state"] {
 }
 
 function settle(
-  waiters: Set<(result: WaitResult) => void>,
-  result: WaitResult,
+  waiters: Set<(exitCode: number) => void>,
+  exitCode: number,
 ): void {
-  for (const resolve of [...waiters]) resolve(result);
+  for (const resolve of [...waiters]) resolve(exitCode);
   waiters.clear();
 }

@@ -87,13 +87,15 @@ export class Execs {
     exec.state = "running";
     exec.process = container.nextProcess++;
     if (size) request.ConsoleSize = size;
-    exec.stdio.connect(machine.agent, exec.process, {
-      ...(request.AttachStdin ? {} : { stdin: false }),
-    });
+    exec.stdio.connectOutput(machine.agent, exec.process);
     this.#event(exec, `exec_start: ${(request.Cmd ?? []).join(" ")}`);
     try {
       const spawn = execSpawn(container.record, exec.process, request);
-      exec.pid = (await machine.agent.request("spawn", spawn)).pid;
+      const answer = machine.agent.request("spawn", spawn);
+      exec.stdio.connectInput(
+        request.AttachStdin ? machine.agent.input(exec.process) : undefined,
+      );
+      exec.pid = (await answer).pid;
     } catch (error) {
       this.#booked(exec, exitCodeOf(error as Error));
       throw execError(error as Error);

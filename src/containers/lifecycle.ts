@@ -123,14 +123,16 @@ export class Lifecycle {
     // On disk while the guest boots: a daemon killed from here on finds the machine again.
     const saved = container.save();
     this.#watch(container, machine);
-    container.stdio.connect(machine.agent, INIT_PROCESS, {
-      ...(record.config.OpenStdin ? {} : { stdin: false }),
-    });
+    container.stdio.connectOutput(machine.agent, INIT_PROCESS);
     await Promise.all([machine.agent.hello, saved]);
-    const [setup] = await Promise.all([
+    const requests = Promise.all([
       machine.agent.request("setup", setupOf(record)),
       machine.agent.request("spawn", initSpawn(record)),
     ]);
+    container.stdio.connectInput(
+      record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
+    );
+    const [setup] = await requests;
     this.#options.log.debug(
       { container: record.id, spans: machine.spans, setup: setup.timings },
       "container started",
@@ -223,10 +225,12 @@ export class Lifecycle {
       Math.max(...hello.processes.map((one) => one.process)) + 1;
     const offsets = await container.loggedOffsets(own);
     await container.log.begin(offsets);
-    container.stdio.connect(machine.agent, INIT_PROCESS, {
-      ...offsets,
-      stdin: record.config.OpenStdin && !own.exit ? own.stdinReceived : false,
-    });
+    container.stdio.connectOutput(machine.agent, INIT_PROCESS, offsets);
+    container.stdio.connectInput(
+      record.config.OpenStdin && !own.exit
+        ? machine.agent.input(INIT_PROCESS, own.stdinReceived)
+        : undefined,
+    );
     if (!container.isRunning) {
       // Killed between the start of the process and the booking of it.
       record.state.startedAt = record.run?.startedAt ?? timestamp();

@@ -79,22 +79,24 @@ export class Stdio {
     return attachment.leave;
   }
 
-  /**
-   * Connects the streams of a process, from given offsets when it ran before this daemon did.
-   * `stdin: false` is a process without one.
-   */
-  connect(
+  /** Connects the output of a process, from given offsets when it ran before this daemon did. */
+  connectOutput(
     agent: AgentClient,
     process: number,
-    from: { stdout?: number; stderr?: number; stdin?: number | false },
+    from: { stdout?: number; stderr?: number } = {},
   ): void {
     for (const stream of this.#open) {
       const channel = stream === "stdout" ? Channel.Stdout : Channel.Stderr;
       agent.output(process, channel, this.#sink(stream), from[stream]);
     }
-    this.#stdin.resolve(
-      from.stdin === false ? undefined : agent.input(process, from.stdin),
-    );
+  }
+
+  /**
+   * Connects stdin; undefined for a process without one. To be called when `spawn` was requested: the
+   * agent drops what comes for a process it has not heard of.
+   */
+  connectInput(input: InputStream | undefined): void {
+    this.#stdin.resolve(input);
   }
 
   /**

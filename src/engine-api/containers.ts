@@ -121,11 +121,8 @@ export function containerRoutes(service: ContainerService) {
       ctx.set("Content-Type", "application/json");
       ctx.res.on("error", () => undefined);
       ctx.res.flushHeaders();
-      const { statusCode, error } = await ended;
-      const failure = error ? { Error: { Message: error } } : {};
-      ctx.res.end(
-        JSON.stringify({ StatusCode: statusCode, ...failure }) + "\n",
-      );
+      ctx.res.end(JSON.stringify({ StatusCode: await ended }) + "
+");
     });
 
     router.delete("/containers/:id", async (ctx) => {
