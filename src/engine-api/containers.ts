@@ -121,8 +121,7 @@ export function containerRoutes(service: ContainerService) {
       ctx.set("Content-Type", "application/json");
       ctx.res.on("error", () => undefined);
       ctx.res.flushHeaders();
-      ctx.res.end(JSON.stringify({ StatusCode: await ended }) + "
-");
+      ctx.res.end(JSON.stringify({ StatusCode: await ended }) + "\n");
     });
 
     router.delete("/containers/:id", async (ctx) => {
