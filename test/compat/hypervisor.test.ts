@@ -7,6 +7,7 @@ import {
   copyFileSync,
   mkdirSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -173,7 +174,10 @@ describe("hypervisor", { timeout: 180_000 }, () => {
       reason: "powered off",
       expected: true,
     });
-    assert(machine.spans.some(({ name, ms }) => name === "guest" && ms > 0));
+    assert.deepEqual(
+      machine.spans.map(({ name }) => name),
+      ["disks", "process", "qemu", "kernel", "agent"],
+    );
   });
 
   test("stdin goes through a process and comes back", async () => {
@@ -266,6 +270,27 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     assert.match(await machine.console(), /Kernel panic/);
   });
 
+  test("a machine that panicked while nobody was connected says so afterwards", async () => {
+    const empty = path.join(root, "empty.cpio");
+    const broken = new QemuHypervisor({
+      ...options(),
+      accelerator: "tcg",
+      initramfs: empty,
+    });
+    const machine = await broken.start(spec());
+    await machine.detach();
+    const serial = String(machine.record["pid"]);
+    // Its CPU stands still when the guest has ended.
+    for (let before = -1, now = 0; before !== now;) {
+      before = now;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      now = cpuTicks(serial);
+    }
+    const again = await broken.reattach(machine.record);
+    assert(again);
+    assert.match((await again.exited).reason, /^guest panicked: .+/);
+  });
+
   test("a machine that is killed says so", async () => {
     const machine = await start();
     process.kill(Number(machine.record["pid"]), "SIGKILL");
@@ -328,6 +353,12 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     );
   });
 });
+
+/** CPU time a process has used. */
+function cpuTicks(pid: string): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(" ");
+  return Number(fields[13]) + Number(fields[14]);
+}
 
 /** Two layers and their merged metadata, as the image store lays them out. */
 function layeredImage(directory: string): Disk {

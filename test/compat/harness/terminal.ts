@@ -4,7 +4,7 @@ import type { Readable, Writable } from "node:stream";
 import { fileURLToPath } from "node:url";
 import { dockerEnv, type RunOptions } from "./docker.js";
 
-const PTY = fileURLToPath(new URL("pty.py", import.meta.url));
+const PTY = fileURLToPath(new URL("terminal.py", import.meta.url));
 
 /** A command on a terminal. */
 export interface Terminal {

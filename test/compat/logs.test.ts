@@ -1,0 +1,240 @@
+import assert from "node:assert/strict";
+import { existsSync, readdirSync, statSync } from "node:fs";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import {
+  docker,
+  dockerOk,
+  inspect,
+  removeContainers,
+  start,
+  uniqueName,
+} from "./harness/docker.js";
+import { busybox } from "./harness/environment.js";
+
+const containers: string[] = [];
+const named = (prefix: string) => {
+  const name = uniqueName(prefix);
+  containers.push(name);
+  return name;
+};
+after(() => removeContainers(...containers));
+
+describe("docker logs of a container that has ended", () => {
+  const name = named("logs");
+  before(async () => {
+    await docker([
+      "run",
+      "--name",
+      name,
+      busybox(),
+      "sh",
+      "-c",
+      "for i in 1 2 3 4 5; do echo out $i; done; sleep 2; echo late; echo error >&2; printf no-newline",
+    ]);
+  });
+
+  test("all of it, streams apart", async () => {
+    const { code, stdout, stderr } = await docker(["logs", name]);
+    assert.equal(code, 0);
+    assert.equal(stdout, "out 1\nout 2\nout 3\nout 4\nout 5\nlate\nno-newline");
+    assert.equal(stderr, "error\n");
+  });
+
+  test("-f of it ends at once", async () => {
+    assert.match(
+      await dockerOk(["logs", "-f", name], { timeout: 10_000 }),
+      /no-newline$/,
+    );
+  });
+
+  test("--tail", async () => {
+    const { stdout, stderr } = await docker(["logs", "--tail", "3", name]);
+    assert.equal(stdout, "late\nno-newline");
+    assert.equal(stderr, "error\n");
+    assert.equal(await dockerOk(["logs", "--tail", "0", name]), "");
+    assert.equal(
+      (await dockerOk(["logs", "--tail", "all", name])).split("\n").length,
+      7,
+    );
+  });
+
+  test("--timestamps are RFC 3339 with nanoseconds and never go back", async () => {
+    const lines = (await dockerOk(["logs", "-t", name])).split("\n");
+    const times = lines.map((line) => {
+      const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z) /.exec(line);
+      assert.ok(match?.[1], line);
+      return match[1];
+    });
+    assert.deepEqual(times, times.toSorted());
+    const { State } = await inspect(name);
+    assert.ok(
+      times[0] && times[0] >= State.StartedAt.slice(0, 19),
+      `${times[0]} ${State.StartedAt}`,
+    );
+  });
+
+  test("--since and --until by time stamp", async () => {
+    const lines = (await dockerOk(["logs", "-t", name])).split("\n");
+    const late =
+      lines.find((line) => line.endsWith(" late"))?.split(" ")[0] ?? "";
+    assert.equal(
+      await dockerOk(["logs", "--since", late, name]),
+      "late\nno-newline",
+    );
+    assert.match(
+      await dockerOk(["logs", "--until", late, name]),
+      /^out 1\nout 2\nout 3\nout 4\nout 5(\nlate)?$/,
+    );
+    assert.equal(
+      await dockerOk(["logs", "--since", "2099-01-01T00:00:00Z", name]),
+      "",
+    );
+    assert.match(await dockerOk(["logs", "--since", "1h", name]), /^out 1\n/);
+  });
+});
+
+test("logs -f shows what comes and ends with the container", async () => {
+  const name = named("follow");
+  await dockerOk([
+    "run",
+    "-d",
+    "--name",
+    name,
+    busybox(),
+    "sh",
+    "-c",
+    "echo first; sleep 2; echo second; sleep 1; echo third",
+  ]);
+  const follow = start(["logs", "-f", name]);
+  await follow.stdoutMatches(/first\nsecond\n/);
+  const { code, stdout } = await follow.result;
+  assert.equal(code, 0);
+  assert.equal(stdout, "first\nsecond\nthird\n");
+});
+
+test("a follower that does not read holds up neither the container nor the daemon", async () => {
+  const name = named("stalled");
+  await dockerOk([
+    "run",
+    "-d",
+    "--name",
+    name,
+    busybox(),
+    "sh",
+    "-c",
+    "yes | head -c 3000000; echo; echo done; sleep 1000",
+  ]);
+  const stalled = start(["logs", "-f", name]);
+  stalled.kill("SIGSTOP");
+  try {
+    const follow = start(["logs", "-f", "--tail", "5", name]);
+    await follow.stdoutMatches(/done/);
+    follow.kill("SIGKILL");
+    assert.equal(await dockerOk(["exec", name, "echo", "alive"]), "alive");
+  } finally {
+    stalled.kill("SIGKILL");
+  }
+});
+
+test("json-file rotation keeps the newest lines within max-size × max-file", async () => {
+  const name = named("rotate");
+  await dockerOk(
+    [
+      "run",
+      "--name",
+      name,
+      "--log-opt",
+      "max-size=20k",
+      "--log-opt",
+      "max-file=3",
+      busybox(),
+      "sh",
+      "-c",
+      "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line number $i; done",
+    ],
+    { timeout: 120_000 },
+  );
+  const lines = (await dockerOk(["logs", name])).split("\n");
+  assert.equal(lines.at(-1), "line number 3000");
+  assert.ok(lines.length < 3000 && lines.length > 100, String(lines.length));
+  const first = Number(lines[0]?.split(" ").at(-1));
+  assert.deepEqual(
+    lines,
+    Array.from(
+      { length: 3001 - first },
+      (_, at) => `line number ${first + at}`,
+    ),
+  );
+
+  const { LogPath, HostConfig } = (await inspect(name)) as unknown as {
+    LogPath: string;
+    HostConfig: { LogConfig: unknown };
+  };
+  assert.deepEqual(HostConfig.LogConfig, {
+    Type: "json-file",
+    Config: { "max-file": "3", "max-size": "20k" },
+  });
+  assert.ok(existsSync(LogPath), LogPath);
+  const files = readdirSync(path.dirname(LogPath)).filter((file) =>
+    file.startsWith(path.basename(LogPath)),
+  );
+  assert.equal(files.length, 3);
+  for (const file of files) {
+    assert.ok(
+      statSync(path.join(path.dirname(LogPath), file)).size <= 20 * 1024 + 200,
+      file,
+    );
+  }
+});
+
+test("log driver none has no logs to read", async () => {
+  const name = named("no-logs");
+  assert.equal(
+    await dockerOk([
+      "run",
+      "--name",
+      name,
+      "--log-driver",
+      "none",
+      busybox(),
+      "echo",
+      "hello",
+    ]),
+    "hello",
+  );
+  const { code, stderr } = await docker(["logs", name]);
+  assert.equal(code, 1);
+  assert.match(stderr, /configured logging driver does not support reading/);
+});
+
+test("an unknown log driver or option is refused", async () => {
+  const driver = await docker([
+    "create",
+    "--log-driver",
+    "nonsense",
+    busybox(),
+  ]);
+  assert.equal(driver.code, 1);
+  assert.match(
+    driver.stderr,
+    /logger: no log driver named 'nonsense' is registered|nonsense/,
+  );
+  const option = await docker([
+    "create",
+    "--log-opt",
+    "max-size=lots",
+    busybox(),
+  ]);
+  assert.equal(option.code, 1);
+  assert.match(option.stderr, /max-size|invalid size/);
+});
+
+test("logs of an unknown container", async () => {
+  const { code, stderr } = await docker(["logs", "no-such-container"]);
+  assert.equal(code, 1);
+  assert.equal(
+    stderr.trim(),
+    "Error response from daemon: No such container: no-such-container",
+  );
+});
