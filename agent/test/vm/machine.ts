@@ -16,6 +16,7 @@ import {
   PORT_NAME,
   SYNC_MAGIC,
   SYNC_PADDING,
+  WINDOW,
   decodeHeader,
   encodeHeader,
   streamOf,
@@ -26,7 +27,7 @@ import {
   type Operations,
   type ProcessExit,
   type Response,
-} from "../../protocol/index.js";
+} from "../../../protocol/index.js";
 
 /** The agent's refusal. */
 export class Refused extends Error {
@@ -49,11 +50,13 @@ export interface MachineOptions {
   memoryMb?: number;
   disks: { path: string; readonly: boolean }[];
   nics?: number;
+  /** The guest's clock counts instructions, one a nanosecond: figures that no load disturbs. */
+  countInstructions?: boolean;
 }
 
 export class TestMachine {
   private socket!: net.Socket;
-  private buffer = Buffer.alloc(0);
+  private buffer: Buffer = Buffer.alloc(0);
   private nextId = 1;
   private readonly waiting = new Map<number, (response: Response) => void>();
   private readonly outputs = new Map<number, Received>();
@@ -91,7 +94,8 @@ export class TestMachine {
       ],
       ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
       ...["-kernel", options.kernel, "-initrd", options.initramfs],
-      ...["-append", "console=hvc0 quiet panic=-1 reboot=t"],
+      ...["-append", kernelParameters(options)],
+      ...(options.countInstructions ? ["-icount", "shift=0,sleep=off"] : []),
       ...["-device", "virtio-serial-device"],
       ...["-chardev", `file,id=console,path=${this.consolePath}`],
       ...["-device", "virtconsole,chardev=console"],
@@ -127,7 +131,7 @@ export class TestMachine {
         (candidate) => candidate.event === "hello",
       );
       return event?.event === "hello" ? event.hello : undefined;
-    });
+    }, 120_000);
   }
 
   /** Goes away, as a killed daemon does; `stump` is what it was in the middle of writing. */
@@ -160,13 +164,25 @@ export class TestMachine {
     args: Operations[Op]["args"],
   ): Promise<Operations[Op]["result"]> {
     const id = this.nextId++;
-    const answer = new Promise<Response>((resolve) =>
-      this.waiting.set(id, resolve),
-    );
+    const answer = this.answer(id);
     this.message(JSON.stringify({ id, op, args }));
-    const response = await answer;
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () => reject(new Error(`${op}: no answer: ${this.console()}`)),
+        30_000,
+      );
+    });
+    const response = await Promise.race([answer, timeout]).finally(() =>
+      clearTimeout(timer),
+    );
     if (!response.ok) throw new Refused(response.error);
     return response.result as Operations[Op]["result"];
+  }
+
+  /** The answer to the request of that number. */
+  answer(id: number): Promise<Response> {
+    return new Promise((resolve) => this.waiting.set(id, resolve));
   }
 
   /** A request's text as it is, in as many frames as it takes. */
@@ -187,7 +203,7 @@ export class TestMachine {
     type: FrameType,
     stream: number,
     offset: number,
-    payload = Buffer.alloc(0),
+    payload: Buffer = Buffer.alloc(0),
   ): void {
     this.socket.write(encodeFrame(type, stream, offset, payload));
   }
@@ -196,8 +212,26 @@ export class TestMachine {
     this.socket.write(bytes);
   }
 
+  /** Sends a process its whole stdin, within the window, and its end. */
+  feed(process: number, bytes: Buffer): void {
+    const stream = streamOf(process, Channel.Stdin);
+    let sent = 0;
+    const pump = () => {
+      if (this.socket.destroyed) return;
+      const limit = (this.stdinAcks.get(stream) ?? 0) + WINDOW;
+      while (sent < bytes.length && sent < limit) {
+        const end = Math.min(bytes.length, limit, sent + MAX_PAYLOAD);
+        this.frame(FrameType.Data, stream, sent, bytes.subarray(sent, end));
+        sent = end;
+      }
+      if (sent === bytes.length) this.frame(FrameType.Eof, stream, sent);
+      else this.wake.push(pump);
+    };
+    pump();
+  }
+
   /** Opens the host's side of an output stream. */
-  open_(process: number, channel: Channel): Received {
+  output(process: number, channel: Channel): Received {
     const received: Received = { chunks: [], offset: 0, ended: false };
     this.outputs.set(streamOf(process, channel), received);
     return received;
@@ -357,6 +391,16 @@ export function encodeFrame(
   payload.copy(bytes, HEADER_SIZE);
   bytes[bytes.length - 1] = END_BYTE;
   return bytes;
+}
+
+/** The clock of a guest under TCG is the host's TSC; calibration would fail on a busy host. */
+function kernelParameters(options: MachineOptions): string {
+  const mhz = /^cpu MHz\s*:\s*([\d.]+)$/m.exec(
+    fs.readFileSync("/proc/cpuinfo", "utf8"),
+  )?.[1];
+  const khz = options.countInstructions ? 1e6 : Math.round(Number(mhz) * 1000);
+  const tsc = khz ? ` tsc_early_khz=${khz}` : "";
+  return `console=hvc0 quiet panic=-1 reboot=t no_timer_check tsc=reliable${tsc}`;
 }
 
 export { Channel };

@@ -1,0 +1,269 @@
+/** A machine with a small container in it, for the agent's tests. */
+import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import type { ProcessExit, Setup, Spawn } from "../../../protocol/index.js";
+import { Channel, TestMachine, type Received } from "./machine.js";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+const kernel = process.env.HULL_TEST_KERNEL ?? path.join(root, "build/vmlinux");
+const mkfsErofs =
+  process.env.HULL_TEST_MKFS_EROFS ?? path.join(root, "build/tools/mkfs.erofs");
+const initramfs = path.join(root, "build/initramfs.cpio");
+
+/** What a process did, when it has ended and all its output has come. */
+export interface Result {
+  exit: ProcessExit;
+  stdout: string;
+  stderr: string;
+}
+
+export type SpawnOptions = Partial<Spawn> & { input?: string | Buffer };
+
+/** The capabilities Docker leaves a container. */
+const CAPABILITIES = [
+  "CHOWN",
+  "DAC_OVERRIDE",
+  "FSETID",
+  "FOWNER",
+  "MKNOD",
+  "NET_RAW",
+  "SETGID",
+  "SETUID",
+  "SETFCAP",
+  "SETPCAP",
+  "NET_BIND_SERVICE",
+  "SYS_CHROOT",
+  "KILL",
+  "AUDIT_WRITE",
+];
+
+export class TestContainer {
+  private next = 2;
+
+  private constructor(
+    readonly machine: TestMachine,
+    private readonly directory: string,
+  ) {}
+
+  /** Boots a machine; `disk` is the writable disk of an earlier one, which it takes. */
+  static async boot(
+    options: { disk?: string; nics?: number; countInstructions?: boolean } = {},
+  ): Promise<TestContainer> {
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hull-agent-"));
+    const disk = path.join(directory, "disk.ext4");
+    if (options.disk) fs.renameSync(options.disk, disk);
+    else makeDisk(disk);
+    const machine = new TestMachine({
+      directory,
+      kernel,
+      initramfs,
+      disks: [
+        { path: image(), readonly: true },
+        { path: disk, readonly: false },
+      ],
+      nics: options.nics ?? 1,
+      countInstructions: options.countInstructions ?? false,
+    });
+    await machine.connect();
+    return new TestContainer(machine, directory);
+  }
+
+  get disk(): string {
+    return path.join(this.directory, "disk.ext4");
+  }
+
+  setup(changes: Partial<Setup> = {}): ReturnType<TestMachine["request"]> {
+    return this.machine.request("setup", { ...defaultSetup(), ...changes });
+  }
+
+  /** The container's own process: it stays until it is killed. */
+  async startInit(options: SpawnOptions = {}): Promise<void> {
+    await this.spawn(1, ["sleep", "1000000"], options);
+  }
+
+  /** Starts a process with its streams open. */
+  async spawn(
+    number: number,
+    args: string[],
+    options: SpawnOptions = {},
+  ): Promise<{ pid: number; stdout: Received; stderr: Received }> {
+    const { input, ...changes } = options;
+    const stdout = this.machine.output(number, Channel.Stdout);
+    const stderr = this.machine.output(number, Channel.Stderr);
+    const started = this.machine.request("spawn", {
+      ...defaultSpawn(),
+      ...(input === undefined ? {} : { stdin: true }),
+      ...changes,
+      process: number,
+      args,
+    });
+    if (input !== undefined) this.machine.feed(number, Buffer.from(input));
+    const { pid } = await started;
+    return { pid, stdout, stderr };
+  }
+
+  /** A number no process has had. */
+  number(): number {
+    return this.next++;
+  }
+
+  /** Runs a process to its end. */
+  async run(args: string[], options: SpawnOptions = {}): Promise<Result> {
+    const number = this.number();
+    const { stdout, stderr } = await this.spawn(number, args, options);
+    return this.finish(number, stdout, stderr, options.tty !== undefined);
+  }
+
+  /** Waits for the end of a process and its output. */
+  async finish(
+    number: number,
+    stdout: Received,
+    stderr: Received,
+    terminal = false,
+  ): Promise<Result> {
+    const exit = await this.machine.exit(number);
+    await this.machine.until(
+      () => (stdout.ended && (terminal || stderr.ended)) || undefined,
+    );
+    return {
+      exit,
+      stdout: Buffer.concat(stdout.chunks).toString(),
+      stderr: Buffer.concat(stderr.chunks).toString(),
+    };
+  }
+
+  async shell(script: string, options: SpawnOptions = {}): Promise<Result> {
+    return this.run(["sh", "-c", script], options);
+  }
+
+  async stop(): Promise<void> {
+    await this.machine.stop();
+    fs.rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+export function defaultSpawn(): Spawn {
+  return {
+    process: 0,
+    args: [],
+    env: ["PATH=/usr/bin:/bin"],
+    cwd: "/",
+    user: "",
+    groups: [],
+    stdin: false,
+    capabilities: CAPABILITIES,
+    noNewPrivileges: false,
+    rlimits: [],
+    oomScoreAdj: 0,
+  };
+}
+
+export function defaultSetup(): Setup {
+  return {
+    time: Date.now(),
+    entropy: randomBytes(64).toString("base64"),
+    hostname: "box",
+    domainname: "",
+    machineId: "",
+    network: {
+      interfaces: [
+        {
+          index: 0,
+          name: "eth0",
+          mac: "02:42:ac:11:00:02",
+          mtu: 1450,
+          addresses: ["172.17.0.2/16", "fd00:17::2/64"],
+          gateways: ["172.17.0.1", "fd00:17::1"],
+        },
+      ],
+    },
+    rootfs: { image: 0, writable: 1, readonly: false },
+    mounts: [],
+    files: [],
+    limits: {},
+    sysctls: {},
+    shmSize: 64 << 20,
+    privileged: false,
+    maskedPaths: [
+      "/proc/kcore",
+      "/proc/keys",
+      "/proc/latency_stats",
+      "/sys/firmware",
+    ],
+    readonlyPaths: [
+      "/proc/bus",
+      "/proc/fs",
+      "/proc/irq",
+      "/proc/sys",
+      "/proc/sysrq-trigger",
+    ],
+  };
+}
+
+let built: string | undefined;
+
+/** An image of busybox with some users, links that point out of it, and files that do not run. */
+function image(): string {
+  if (built) return built;
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hull-agent-image-"));
+  process.on("exit", () =>
+    fs.rmSync(directory, { recursive: true, force: true }),
+  );
+  const files = path.join(directory, "root");
+  for (const folder of ["bin", "etc", "tmp", "home/app", "private", "secret"])
+    fs.mkdirSync(path.join(files, folder), { recursive: true });
+  fs.copyFileSync("/bin/busybox", path.join(files, "bin/busybox"));
+  const applets = execFileSync("/bin/busybox", ["--list"], {
+    encoding: "utf8",
+  });
+  for (const name of applets.split("\n").filter(Boolean))
+    if (name !== "busybox")
+      fs.symlinkSync("busybox", path.join(files, "bin", name));
+  const write = (name: string, text: string, mode = 0o644) => {
+    fs.writeFileSync(path.join(files, name), text);
+    fs.chmodSync(path.join(files, name), mode);
+  };
+  write(
+    "etc/passwd",
+    "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n1234:x:7:7::/:/bin/sh\n",
+  );
+  write(
+    "etc/group",
+    "root:x:0:\napp:x:1000:\nextra:x:2000:other,app\nwheel:x:10:\n",
+  );
+  write("private/readme", "not a program");
+  write("private/garbage", "\0\0\0\0", 0o755);
+  write("private/orphan", "#!/no/such/interpreter\n", 0o755);
+  // As on images with systemd: the file is a link to something that is not there.
+  fs.symlinkSync(
+    "../run/resolve/stub.conf",
+    path.join(files, "etc/resolv.conf"),
+  );
+  fs.symlinkSync("/../../../../secret", path.join(files, "link"));
+  fs.chownSync(path.join(files, "home/app"), 1000, 1000);
+  fs.chmodSync(path.join(files, "tmp"), 0o1777);
+  fs.chmodSync(path.join(files, "private"), 0o755);
+  built = path.join(directory, "image.erofs");
+  execFileSync(mkfsErofs, ["--quiet", "-Enoinline_data", built, files]);
+  return built;
+}
+
+function makeDisk(file: string): void {
+  fs.writeFileSync(file, "");
+  fs.truncateSync(file, 1 << 30);
+  execFileSync("mke2fs", [
+    "-q",
+    "-t",
+    "ext4",
+    "-O",
+    "^has_journal",
+    "-E",
+    "lazy_itable_init=1,nodiscard",
+    "-m0",
+    file,
+  ]);
+}
