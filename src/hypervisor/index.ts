@@ -26,6 +26,12 @@ export interface Hypervisor {
    * @returns undefined when it no longer runs
    */
   reattach(record: MachineRecord): Promise<Machine | undefined>;
+  /**
+   * Ends the machines in folders below `root` that none of the records is of: a daemon that was killed
+   * before it could record what it had started leaves such a machine.
+   * @returns how many it ended
+   */
+  endOrphans(root: string, known: MachineRecord[]): Promise<number>;
 }
 
 export interface HypervisorInfo {

@@ -199,7 +199,9 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     let text = "";
     const cuts: number[] = [];
     for (let round = 0; round < 5; round += 1) {
-      await new Promise((resolve) => setTimeout(resolve, 30));
+      for (const before = seen.end; seen.end === before;) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
       const { record } = current;
       await current.detach();
       const end = seen.end;
@@ -221,7 +223,7 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     text += seen.text;
     const expected = Array.from({ length: lines }, (_, i) => `${i + 1}\n`);
     assert.equal(text, expected.join(""));
-    assert(new Set(cuts).size > 2, `cut at ${cuts.join(", ")} only`);
+    assert(cuts.every((cut) => cut > 0 && cut < text.length));
     await current.kill();
     assert.equal((await current.exited).expected, true);
     assert.equal(await hypervisor.reattach(current.record), undefined);

@@ -13,6 +13,7 @@ import { chooseAccelerator, type AcceleratorSetting } from "./accelerator.js";
 import { readGuestFile } from "./guest-image.js";
 import { launch, reattach, type Platform } from "./launch.js";
 import { checkHostMemory, memoryMiB } from "./memory.js";
+import { endOrphans } from "./orphans.js";
 import { hostTscKhz } from "./tsc.js";
 
 const TCG_WARNING =
@@ -53,6 +54,11 @@ export class QemuHypervisor implements Hypervisor {
 
   reattach(record: MachineRecord): Promise<Machine | undefined> {
     return reattach(record);
+  }
+
+  async endOrphans(root: string, known: MachineRecord[]): Promise<number> {
+    const uuids = known.map((record) => String(record["uuid"]));
+    return (await endOrphans(root, new Set(uuids))).length;
   }
 
   /** Once, unless it fails. */

@@ -20,6 +20,7 @@ import {
 } from "./process-identity.js";
 import { adoptProcess, lastWords, startProcess } from "./process.js";
 import { QmpClient } from "./qmp.js";
+import { StartSpans } from "./start-spans.js";
 import { connectSocket, connectWhenThere } from "./socket.js";
 import { vmdkDescriptor } from "./vmdk.js";
 
@@ -56,15 +57,7 @@ export async function launch(
   spec: MachineSpec,
   signal?: AbortSignal,
 ): Promise<QemuMachine> {
-  const started = performance.now();
-  const spans: QemuMachine["spans"] = [];
-  let last = started;
-  const span = (name: string) => {
-    const now = performance.now();
-    spans.push({ name, ms: now - last });
-    last = now;
-  };
-
+  const spans = new StartSpans();
   const sockets = machineSockets(spec.directory);
   checkShape(spec);
   const memory = memoryMiB(spec.memoryBytes);
@@ -82,10 +75,10 @@ export async function launch(
     nics: spec.nics,
     sockets,
   });
-  span("disks");
+  spans.done("disks");
 
   const process = await startProcess(platform.binary, args, spec.directory);
-  span("process");
+  spans.done("process");
   const kill = () => void process.kill();
   signal?.addEventListener("abort", kill);
   if (signal?.aborted) kill();
@@ -96,7 +89,6 @@ export async function launch(
     if (!control) throw new Unavailable("QEMU ended at once");
     const qmp = await QmpClient.open(control, GREETING_MS);
     const port = await connectSocket(sockets.agent);
-    span("qemu");
     const agent = new SocketAgentClient(port, "fresh");
     const late = setTimeout(
       () => agent.close(`the guest did not come up in ${BOOT_MS / 1000} s`),
@@ -104,12 +96,9 @@ export async function launch(
     ).unref();
     void agent.closed.then(() => clearTimeout(late));
     agent.hello.then(
-      ({ uptimeMs }) => {
+      (hello) => {
         clearTimeout(late);
-        // The guest's kernel began to count in the middle of the spans before.
-        const total = performance.now() - started;
-        spans.push({ name: "guest", ms: total - (last - started) });
-        spans.push({ name: "guest-uptime", ms: uptimeMs });
+        spans.hello(hello);
       },
       () => undefined,
     );
@@ -126,7 +115,7 @@ export async function launch(
       process,
       qmp,
       agent,
-      spans,
+      spans: spans.list,
     });
   } catch (error) {
     const early = failed.signal.aborted;

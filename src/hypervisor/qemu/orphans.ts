@@ -1,0 +1,29 @@
+import { readdir } from "node:fs/promises";
+import { join, sep } from "node:path";
+import { argumentsOf } from "./process-identity.js";
+
+/**
+ * Ends the QEMU processes whose QMP socket lies under `root` and that none of `uuids` is of. A daemon
+ * that was killed between starting a machine and recording it leaves such a process.
+ * @returns the process IDs of those it ended
+ */
+export async function endOrphans(
+  root: string,
+  uuids: ReadonlySet<string>,
+): Promise<number[]> {
+  const ended: number[] = [];
+  const socket = `socket,id=qmp,path=${join(root, sep).replaceAll(",", ",,")}`;
+  for (const name of await readdir("/proc")) {
+    if (!/^\d+$/.test(name)) continue;
+    const args = await argumentsOf(Number(name));
+    if (!args.some((argument) => argument.startsWith(socket))) continue;
+    if (args.some((argument) => uuids.has(argument))) continue;
+    try {
+      process.kill(Number(name), "SIGKILL");
+      ended.push(Number(name));
+    } catch {
+      // It ended by itself.
+    }
+  }
+  return ended;
+}
