@@ -53,7 +53,7 @@ export class Listeners {
       await listenUnix(server, host.path, config.group, this.#log);
       this.#log.info(`listening on unix://${host.path}`);
     } else if (host.kind === "tcp") {
-      const { server } = this.#add(createApiServer(api, tls));
+      const { server } = this.#add(createApiServer(api, tls && { tls }));
       await listening(server, () => server.listen(host.port, host.host));
       const address = server.address();
       const port = typeof address === "object" ? address?.port : undefined;

@@ -72,9 +72,11 @@ test("over TLS a hijacked connection half-closes, and strangers are refused", as
     ],
   });
   const server = createApiServer(api, {
-    ...identity("server"),
-    requestCert: true,
-    rejectUnauthorized: true,
+    tls: {
+      ...identity("server"),
+      requestCert: true,
+      rejectUnauthorized: true,
+    },
   });
   server.server.listen(0, "127.0.0.1");
   await once(server.server, "listening");

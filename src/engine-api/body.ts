@@ -56,16 +56,20 @@ function checkContentType(declared: string): void {
 
 async function readBody(ctx: ApiContext): Promise<string> {
   const { req } = ctx;
-  const timeout = AbortSignal.timeout(BODY_TIMEOUT_MS);
+  let timer: NodeJS.Timeout | undefined;
   const slow = new Promise<never>((_, reject) => {
-    timeout.addEventListener("abort", () => {
+    timer = setTimeout(() => {
       reject(new HttpFailure(408, "timeout while reading the request body"));
-    });
+    }, BODY_TIMEOUT_MS);
   });
-  const body = isUpgrade(req)
-    ? readUpgradeBody(req, MAX_JSON)
-    : collect(req, MAX_JSON);
-  return (await Promise.race([body, slow])).toString("utf8");
+  try {
+    const body = isUpgrade(req)
+      ? readUpgradeBody(req, MAX_JSON)
+      : collect(req, MAX_JSON);
+    return (await Promise.race([body, slow])).toString("utf8");
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function collect(req: IncomingMessage, limit: number): Promise<Buffer> {

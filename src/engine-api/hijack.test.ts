@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import Docker from "dockerode";
 import { z } from "zod";
 import { WebSocket } from "ws";
 import { NotFound } from "../errors.js";
@@ -200,6 +201,31 @@ test("closed resolves when the client goes away", async (t) => {
   while (await client.stdout(Buffer.from("x"))) await sleep(1);
   await client.closed;
   assert.equal(client.signal.aborted, true);
+});
+
+test("dockerode attaches, with and without an upgrade", async (t) => {
+  const server = await serve(t, (router) => {
+    router.post("/containers/:id/attach", async (ctx) => {
+      await cat(await hijack(ctx, { multiplexed: false, stdin: true }));
+    });
+  });
+  const docker = new Docker({ socketPath: server.path });
+  for (const upgrade of [true, false]) {
+    const stream = await docker.getContainer("x").attach({
+      stream: true,
+      stdin: true,
+      stdout: true,
+      hijack: upgrade,
+    });
+    let output = "";
+    stream.on("data", (chunk: Buffer) => (output += chunk.toString()));
+    stream.write("one\n");
+    await sleep(30);
+    stream.write("two\n");
+    await sleep(30);
+    assert.equal(output, "one\ntwo\n");
+    stream.end();
+  }
 });
 
 test("a WebSocket carries binary frames both ways", async (t) => {

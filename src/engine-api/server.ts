@@ -123,19 +123,27 @@ const jsonAnswers: Middleware = async (ctx, next) => {
 
 /** Largest head of a request, in bytes: credentials travel in headers, filters in the URL. */
 const MAX_HEADER = 64 * 1024;
-/** How long a client may take to send a request's head. */
-const HEADERS_TIMEOUT_MS = 30_000;
 /** How long an unused connection is kept. */
 const IDLE_TIMEOUT_MS = 300_000;
 
-const SERVER_OPTIONS: ServerOptions = {
-  maxHeaderSize: MAX_HEADER,
-  headersTimeout: HEADERS_TIMEOUT_MS,
-  keepAliveTimeout: IDLE_TIMEOUT_MS,
-  // Image and build uploads take as long as they take; JSON bodies have a limit of their own.
-  requestTimeout: 0,
-  connectionsCheckingInterval: 5_000,
-};
+/** How one listener is served. */
+export interface ServeOptions {
+  /** Speak TLS. */
+  tls?: TlsOptions;
+  /** How long a client may take to send a request's head, in milliseconds. */
+  headersTimeoutMs?: number;
+}
+
+function serverOptions(headersTimeout = 30_000): ServerOptions {
+  return {
+    maxHeaderSize: MAX_HEADER,
+    headersTimeout,
+    keepAliveTimeout: IDLE_TIMEOUT_MS,
+    // Image and build uploads take as long as they take; JSON bodies have a limit of their own.
+    requestTimeout: 0,
+    connectionsCheckingInterval: Math.min(headersTimeout / 2, 5_000),
+  };
+}
 
 /** An HTTP server that can be ended with all it still serves. */
 export interface ApiServer {
@@ -144,20 +152,17 @@ export interface ApiServer {
   close(graceMs: number): Promise<void>;
 }
 
-/** Makes a server for one listener; over TLS when options for it are given. */
+/** Makes the server of one listener. */
 export function createApiServer(
   api: RequestListener,
-  tls?: TlsOptions,
+  { tls, headersTimeoutMs }: ServeOptions = {},
 ): ApiServer {
+  const options = serverOptions(headersTimeoutMs);
   const server: Server =
     tls === undefined
-      ? createServer(SERVER_OPTIONS, api)
+      ? createServer(options, api)
       : createTlsServer(
-          {
-            ...SERVER_OPTIONS,
-            ...tls,
-            allowHalfOpen: true,
-          } as TlsServerOptions,
+          { ...options, ...tls, allowHalfOpen: true } as TlsServerOptions,
           api,
         );
   // A client may half-close once its request is sent; it still gets its answer. The property is
