@@ -226,11 +226,15 @@ export class LayerFilter extends Transform {
 
   #startEntry(header: TarHeader): void {
     const entry = this.#applyExtensions(header);
-    const size = entry.type === "0" ? entry.size : 0;
+    // Of what has no contents, the size says nothing.
+    const size = header.type === "0" || header.type === "\0" ? entry.size : 0;
     if (++this.entries > this.#limits.entries) {
       throw new TarError(`layer has more than ${this.#limits.entries} entries`);
     }
-    this.#bodyKept = this.#place({ ...entry, size });
+    this.#bodyKept = this.#place({
+      ...entry,
+      size: entry.type === "0" ? size : 0,
+    });
     if (size === 0) return;
     this.#state = "body";
     this.#bodyLeft = size;
@@ -259,7 +263,8 @@ export class LayerFilter extends Transform {
     this.#longName = undefined;
     this.#longLink = undefined;
     if (pax !== undefined) applyPax(entry, pax);
-    if (entry.type === "0" && entry.name.endsWith("/")) entry.type = "5";
+    // Old archives mark directories by a trailing slash only.
+    if (entry.type === "\0") entry.type = entry.name.endsWith("/") ? "5" : "0";
     entry.mode &= 0o7777;
     if (entry.mtime < 0) {
       entry.mtime = 0;

@@ -11,7 +11,7 @@ export const BLOCK = 512;
 
 /** A decoded header block; long names and PAX records are not applied yet. */
 export interface TarHeader {
-  /** POSIX typeflag, "0" for regular files. */
+  /** POSIX typeflag: "0" for regular files, "\0" for what old archives have as files and directories. */
   type: string;
   name: string;
   linkName: string;
@@ -65,11 +65,10 @@ export function decodeHeader(block: Buffer): TarHeader | undefined {
   const prefix = posix ? text(block, 345, prefixLength) : "";
   const name = text(block, 0, 100);
   const flag = block.toString("latin1", 156, 157);
-  const type = flag === "\0" || flag === "7" ? "0" : flag;
+  const type = flag === "7" ? "0" : flag;
   const device = type === "3" || type === "4";
   return {
-    // Old archives mark directories by a trailing slash only.
-    type: type === "0" && name.endsWith("/") ? "5" : type,
+    type,
     name: prefix === "" ? name : `${prefix}/${name}`,
     linkName: text(block, 157, 100),
     mode: number(block, 100, 8, "mode"),

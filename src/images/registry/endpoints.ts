@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { lookup } from "node:dns/promises";
 import { readdir, readFile } from "node:fs/promises";
 import { BlockList, isIP } from "node:net";
@@ -154,7 +155,7 @@ async function readCertificates(
     }
     for (const name of names) {
       if (name.endsWith(".crt")) {
-        ca.push(await readFile(join(directory, name), "utf8"));
+        ca.push(await readCertificate(join(directory, name)));
       } else if (name.endsWith(".cert")) {
         const key = `${name.slice(0, -".cert".length)}.key`;
         if (!names.includes(key)) {
@@ -163,11 +164,25 @@ async function readCertificates(
           );
         }
         certificates.push({
-          cert: await readFile(join(directory, name), "utf8"),
+          cert: await readCertificate(join(directory, name)),
           key: await readFile(join(directory, key), "utf8"),
         });
       }
     }
   }
   return { ca, certificates };
+}
+
+/** @throws {SystemError} the file is no certificate: TLS itself would only ignore it */
+async function readCertificate(path: string): Promise<string> {
+  const pem = await readFile(path, "utf8");
+  try {
+    new X509Certificate(pem);
+  } catch (error) {
+    throw new SystemError(
+      `${path} is not a certificate: ${(error as Error).message}`,
+      { cause: error },
+    );
+  }
+  return pem;
 }
