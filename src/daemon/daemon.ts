@@ -143,6 +143,9 @@ export class Daemon {
     });
     images.useContainers(containers);
     await containers.load();
+    // Only now it is known what is still in use.
+    await networks.removeOrphans();
+    await images.releaseUnused();
     this.#closers.push(() => containers.close());
 
     const listeners = new Listeners(log);
