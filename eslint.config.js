@@ -32,7 +32,7 @@ export default tseslint.config(
   },
   {
     // node:test's `test` and `describe` return promises that nobody waits for.
-    files: ["**/*.test.ts", "test/**/*.ts"],
+    files: ["**/*.test.ts", "test/**/*.ts", "agent/test/**/*.ts"],
     rules: {
       "@typescript-eslint/no-floating-promises": [
         "error",

@@ -163,7 +163,7 @@ export function parseAnswers(
     if (view.getUint16(at + 4, true) === NLMSG_ERROR && size >= HEADER + 4)
       answers.push({
         sequence: view.getUint32(at + 8, true),
-        errno: -view.getInt32(at + HEADER, true),
+        errno: 0 - view.getInt32(at + HEADER, true),
       });
     at += (size + 3) & ~3;
   }

@@ -266,7 +266,7 @@ export class TestMachine {
 
   async stop(): Promise<void> {
     this.socket?.destroy();
-    if (this.qemu.exitCode !== null) return;
+    if (this.qemu.exitCode !== null || this.qemu.signalCode) return;
     const gone = new Promise((resolve) => this.qemu.once("exit", resolve));
     this.qemu.kill("SIGKILL");
     await gone;
