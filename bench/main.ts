@@ -168,4 +168,9 @@ async function main(): Promise<void> {
   }
 }
 
-await main();
+await main().catch((error: unknown) => {
+  console.error(
+    `bench: ${error instanceof Error ? error.message : String(error)}`,
+  );
+  process.exitCode = 1;
+});

@@ -22,16 +22,19 @@ export class NetworkSpace {
     // Ends with this process, however that ends: its stdin is ours.
     const holder = spawn("unshare", ["--net", "sh", "-c", "echo; exec cat"], {
       stdio: ["pipe", "pipe", "inherit"],
+      // A Ctrl-C is for the bench, which then ends all in order.
+      detached: true,
     });
+    const ended = once(holder, "close").catch(() => undefined);
     holder.on("error", () => undefined);
     holder.stdin.on("error", () => undefined);
     scratch.atEnd("the network namespace", async () => {
       holder.stdin.end();
-      await once(holder, "close");
+      await ended;
     });
     await Promise.race([
       once(holder.stdout, "data"),
-      once(holder, "close").then(() => {
+      ended.then(() => {
         throw new Error("cannot make a network namespace");
       }),
     ]);

@@ -108,6 +108,8 @@ export class Background {
     this.#child = spawn(program, args, {
       env: { ...process.env, PATH, ...env },
       stdio: ["ignore", output, output],
+      // A Ctrl-C is for the bench, which then ends all in order.
+      detached: true,
     });
     closeSync(output);
     this.#log = log;

@@ -5,7 +5,7 @@ import type { EngineApi } from "../engine-api.js";
 import type { Engine } from "../engines/engine.js";
 import { LINES_BYTES, LINES_PATH } from "../images.js";
 
-const COPIES = 8;
+const COPIES = 4;
 const BYTES = COPIES * LINES_BYTES;
 const MB = 1e6;
 /** These take seconds each: fewer samples say enough. */
