@@ -102,6 +102,7 @@ export function imageRoutes(
         queryString(ctx, "tag") ?? "",
       );
       ctx.status = 201;
+      ctx.body = "";
     });
 
     router.delete("/images/*name", async (ctx) => {
