@@ -123,7 +123,7 @@ test("a follower that does not read holds up neither the container nor the daemo
     busybox(),
     "sh",
     "-c",
-    "yes | head -c 3000000; echo; echo done; sleep 1000",
+    "yes $(seq 100) | head -c 3000000; echo; echo done; sleep 1000",
   ]);
   const stalled = start(["logs", "-f", name]);
   stalled.kill("SIGSTOP");

@@ -62,7 +62,7 @@ export async function dockerOk(
   assert.equal(
     result.code,
     0,
-    `docker ${args.join(" ")} ended with ${result.code}:\n${result.stdout}${result.stderr}`,
+    `docker ${args.join(" ")} ended with ${result.code}:\n${tail(result.stdout)}${tail(result.stderr)}`,
   );
   return result.stdout.trim();
 }
@@ -108,7 +108,7 @@ export function start(args: string[], options: RunOptions = {}): RunningDocker {
       child.kill("SIGKILL");
       reject(
         new Error(
-          `docker ${args.join(" ")} did not end within ${limit} ms; so far:\n${text(out)}${text(err)}`,
+          `docker ${args.join(" ")} did not end within ${limit} ms; so far:\n${tail(text(out))}${tail(text(err))}`,
         ),
       );
     }, limit);
@@ -152,7 +152,7 @@ export function start(args: string[], options: RunOptions = {}): RunningDocker {
             stop(() =>
               reject(
                 new Error(
-                  `docker ${args.join(" ")} wrote nothing like ${String(pattern)} within ${timeout} ms, but:\n${text(out)}${text(err)}`,
+                  `docker ${args.join(" ")} wrote nothing like ${String(pattern)} within ${timeout} ms, but:\n${tail(text(out))}${tail(text(err))}`,
                 ),
               ),
             ),
@@ -163,6 +163,11 @@ export function start(args: string[], options: RunOptions = {}): RunningDocker {
       }),
     result,
   };
+}
+
+/** The end of a long output, for messages. */
+function tail(text: string): string {
+  return text.length > 2000 ? `…${text.slice(-2000)}` : text;
 }
 
 /** `docker inspect` of one object, parsed. */
