@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import writeFileAtomic from "write-file-atomic";
 import { z } from "zod";
 import { Unavailable } from "../../errors.js";
-import { launch, type Platform } from "./launch.js";
+import { launch, LAUNCH_FAILED, type Platform } from "./launch.js";
 import { bootId } from "./process-identity.js";
 
 const TRIAL_MS = 3000;
@@ -173,6 +173,7 @@ async function boot(
       await machine.kill();
     }
   } catch (error) {
-    return `KVM did not boot the guest kernel: ${(error as Error).message}`;
+    const message = (error as Error).message.replace(LAUNCH_FAILED, "");
+    return `KVM did not boot the guest kernel: ${message}`;
   }
 }

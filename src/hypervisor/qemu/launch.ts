@@ -29,6 +29,9 @@ const GREETING_MS = 20_000;
 /** A guest that has not said hello by then never will, in ms. */
 const BOOT_MS = 60_000;
 
+/** How the message of a failed launch begins; QEMU's own words follow. */
+export const LAUNCH_FAILED = "the virtual machine could not be started: ";
+
 /** What all machines of this host have in common. */
 export interface Platform {
   binary: string;
@@ -122,7 +125,7 @@ export async function launch(
     await process.kill();
     const words = await lastWords(spec.directory);
     throw new Unavailable(
-      `the virtual machine could not be started: ${
+      `${LAUNCH_FAILED}${
         words || (early ? "QEMU ended at once" : (error as Error).message)
       }`,
     );
