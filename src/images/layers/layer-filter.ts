@@ -55,6 +55,8 @@ const WHITEOUT_PREFIX = ".wh.";
 const WHITEOUT_META_PREFIX = ".wh..wh.";
 const OPAQUE = ".wh..wh..opq";
 
+const NO_XATTRS: ReadonlyMap<string, string> = new Map();
+
 /** Attributes of a directory a layer uses without bringing it. */
 const IMPLIED = {
   type: "5",
@@ -66,7 +68,7 @@ const IMPLIED = {
   mtimeNanoseconds: 0,
   deviceMajor: 0,
   deviceMinor: 0,
-  xattrs: new Map<string, string>(),
+  xattrs: NO_XATTRS,
 };
 
 /**
@@ -227,14 +229,13 @@ export class LayerFilter extends Transform {
   #startEntry(header: TarHeader): void {
     const entry = this.#applyExtensions(header);
     // Of what has no contents, the size says nothing.
-    const size = header.type === "0" || header.type === "\0" ? entry.size : 0;
+    const contents = header.type === "0" || header.type === "\0";
+    const size = contents ? entry.size : 0;
     if (++this.entries > this.#limits.entries) {
       throw new TarError(`layer has more than ${this.#limits.entries} entries`);
     }
-    this.#bodyKept = this.#place({
-      ...entry,
-      size: entry.type === "0" ? size : 0,
-    });
+    if (entry.type !== "0") entry.size = 0;
+    this.#bodyKept = this.#place(entry);
     if (size === 0) return;
     this.#state = "body";
     this.#bodyLeft = size;
@@ -253,11 +254,18 @@ export class LayerFilter extends Transform {
   #applyExtensions(header: TarHeader): TarEntry {
     const pax = this.#pax;
     const entry: TarEntry = {
-      ...header,
+      type: header.type,
       name: this.#longName ?? header.name,
       linkName: this.#longLink ?? header.linkName,
+      mode: header.mode & 0o7777,
+      uid: header.uid,
+      gid: header.gid,
+      size: header.size,
+      mtime: header.mtime,
       mtimeNanoseconds: 0,
-      xattrs: new Map<string, string>(),
+      deviceMajor: header.deviceMajor,
+      deviceMinor: header.deviceMinor,
+      xattrs: NO_XATTRS,
     };
     this.#pax = undefined;
     this.#longName = undefined;
@@ -265,19 +273,12 @@ export class LayerFilter extends Transform {
     if (pax !== undefined) applyPax(entry, pax);
     // Old archives mark directories by a trailing slash only.
     if (entry.type === "\0") entry.type = entry.name.endsWith("/") ? "5" : "0";
-    entry.mode &= 0o7777;
     if (entry.mtime < 0) {
       entry.mtime = 0;
       entry.mtimeNanoseconds = 0;
     }
-    for (const [field, id] of [
-      ["uid", entry.uid],
-      ["gid", entry.gid],
-    ] as const) {
-      if (id < 0 || id > MAX_ID) {
-        throw new TarError(`${show(entry.name)}: ${field} ${id} out of range`);
-      }
-    }
+    checkId(entry, "uid");
+    checkId(entry, "gid");
     return entry;
   }
 
@@ -293,13 +294,14 @@ export class LayerFilter extends Transform {
       this.#write(entry, []);
       return false;
     }
-    if ([...parts, base].some((part) => isMetadata(part) && part !== OPAQUE)) {
+    if (entry.name.includes(WHITEOUT_PREFIX)) {
       // What AUFS kept for itself; Docker skips it too.
-      return false;
-    }
-    const odd = parts.find((part) => part.startsWith(WHITEOUT_PREFIX));
-    if (odd !== undefined) {
-      throw new TarError(`${show(entry.name)}: a whiteout is no directory`);
+      if (parts.some(isMetadata) || (isMetadata(base) && base !== OPAQUE)) {
+        return false;
+      }
+      if (parts.some((part) => part.startsWith(WHITEOUT_PREFIX))) {
+        throw new TarError(`${show(entry.name)}: a whiteout is no directory`);
+      }
     }
     const parent = walk(this.#root, parts, (place, name, node) =>
       this.#makeImplied(place, name, node, entry),
@@ -417,7 +419,7 @@ export class LayerFilter extends Transform {
       {
         ...entry,
         linkName: [...place.path, targetBase].join("/"),
-        xattrs: new Map(),
+        xattrs: NO_XATTRS,
       },
       [...parent.path, base],
     );
@@ -490,19 +492,33 @@ export class LayerFilter extends Transform {
     if (name.length > MAX_PATH) {
       throw new TarError(`${show(name)}: file name too long`);
     }
-    const links = entry.type === "1" || entry.type === "2";
     const device = entry.type === "3" || entry.type === "4";
     this.#output.push(
       encodeEntry({
-        ...entry,
+        type: entry.type,
+        name,
+        linkName:
+          entry.type === "1" || entry.type === "2" ? entry.linkName : "",
         // Whatever the archive says, as the kernel has it.
         mode: entry.type === "2" ? 0o777 : entry.mode,
-        name,
-        linkName: links ? entry.linkName : "",
+        uid: entry.uid,
+        gid: entry.gid,
+        size: entry.size,
+        mtime: entry.mtime,
+        mtimeNanoseconds: entry.mtimeNanoseconds,
         deviceMajor: device ? entry.deviceMajor : 0,
         deviceMinor: device ? entry.deviceMinor : 0,
+        xattrs: entry.xattrs,
       }),
     );
+  }
+}
+
+/** @throws {TarError} no such user or group can be */
+function checkId(entry: TarEntry, field: "uid" | "gid"): void {
+  const id = entry[field];
+  if (id < 0 || id > MAX_ID) {
+    throw new TarError(`${show(entry.name)}: ${field} ${id} out of range`);
   }
 }
 

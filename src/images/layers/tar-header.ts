@@ -42,19 +42,9 @@ export class TarError extends Error {}
  * @throws {TarError} bad checksum or numbers
  */
 export function decodeHeader(block: Buffer): TarHeader | undefined {
-  let unsigned = 8 * 0x20;
-  let signed = 8 * 0x20;
-  let any = 0;
-  for (let i = 0; i < BLOCK; i++) {
-    const byte = block[i] as number;
-    any |= byte;
-    if (i >= 148 && i < 156) continue;
-    unsigned += byte;
-    signed += byte < 128 ? byte : byte - 256;
-  }
-  if (any === 0) return undefined;
+  if (block[0] === 0 && ZEROS.equals(block)) return undefined;
   const checksum = number(block, 148, 8, "checksum");
-  if (checksum !== unsigned && checksum !== signed) {
+  if (checksum !== sumOf(block) && checksum !== signedSumOf(block)) {
     throw new TarError("archive/tar: invalid tar header");
   }
   const magic = block.toString("latin1", 257, 265);
@@ -62,15 +52,17 @@ export function decodeHeader(block: Buffer): TarHeader | undefined {
   const gnu = magic === "ustar  \0";
   const prefixLength =
     posix && block.toString("latin1", 508, 512) === "tar\0" ? 131 : 155;
-  const prefix = posix ? text(block, 345, prefixLength) : "";
+  const prefix =
+    posix && block[345] !== 0 ? text(block, 345, prefixLength) : "";
   const name = text(block, 0, 100);
   const flag = block.toString("latin1", 156, 157);
   const type = flag === "7" ? "0" : flag;
   const device = type === "3" || type === "4";
+  const link = type === "1" || type === "2";
   return {
     type,
     name: prefix === "" ? name : `${prefix}/${name}`,
-    linkName: text(block, 157, 100),
+    linkName: link ? text(block, 157, 100) : "",
     mode: number(block, 100, 8, "mode"),
     uid: number(block, 108, 8, "uid"),
     gid: number(block, 116, 8, "gid"),
@@ -159,28 +151,63 @@ export function padding(size: number): number {
 }
 
 function encodeBlock(header: TarHeader): Buffer {
-  const block = Buffer.alloc(BLOCK);
-  block.write(header.name.slice(0, 100), 0, "latin1");
+  const block = Buffer.from(TEMPLATE);
+  writeText(block, header.name, 0);
   octal(block, header.mode, 100, 7);
   octal(block, header.uid > OCTAL_7 ? 0 : header.uid, 108, 7);
   octal(block, header.gid > OCTAL_7 ? 0 : header.gid, 116, 7);
   octal(block, header.size > OCTAL_11 ? 0 : header.size, 124, 11);
   octal(block, header.mtime > OCTAL_11 ? 0 : header.mtime, 136, 11);
-  block.write("        ", 148, "latin1");
-  block.write(header.type, 156, "latin1");
-  block.write(header.linkName.slice(0, 100), 157, "latin1");
-  block.write("ustar\x0000", 257, "latin1");
+  writeText(block, header.type, 156);
+  writeText(block, header.linkName, 157);
   octal(block, header.deviceMajor, 329, 7);
   octal(block, header.deviceMinor, 337, 7);
-  let sum = 0;
-  for (const byte of block) sum += byte;
-  octal(block, sum, 148, 6);
+  octal(block, sumOf(block), 148, 6);
   block[154] = 0;
   return block;
 }
 
-function octal(block: Buffer, value: number, offset: number, digits: number) {
-  block.write(value.toString(8).padStart(digits, "0"), offset, "latin1");
+// The loops below are by hand because they run for every file of every layer.
+
+const ZEROS = Buffer.alloc(BLOCK);
+const TEMPLATE = Buffer.alloc(BLOCK);
+TEMPLATE.write("        ", 148, "latin1");
+TEMPLATE.write("ustar\x0000", 257, "latin1");
+
+/** The sum of a header's bytes, with spaces where the sum itself stands. */
+function sumOf(block: Buffer): number {
+  let sum = 8 * 0x20;
+  for (let i = 0; i < 148; i++) sum += block[i] as number;
+  for (let i = 156; i < BLOCK; i++) sum += block[i] as number;
+  return sum;
+}
+
+/** As some old writers summed. */
+function signedSumOf(block: Buffer): number {
+  let sum = 8 * 0x20;
+  for (let i = 0; i < BLOCK; i++) {
+    if (i < 148 || i >= 156) sum += block.readInt8(i);
+  }
+  return sum;
+}
+
+function writeText(block: Buffer, value: string, offset: number): void {
+  const length = Math.min(value.length, 100);
+  for (let i = 0; i < length; i++) block[offset + i] = value.charCodeAt(i);
+}
+
+function octal(
+  block: Buffer,
+  value: number,
+  offset: number,
+  digits: number,
+): void {
+  let rest = value;
+  for (let i = offset + digits - 1; i >= offset; i--) {
+    const higher = Math.floor(rest / 8);
+    block[i] = 0x30 + (rest - higher * 8);
+    rest = higher;
+  }
 }
 
 function record(key: string, value: string): string {
@@ -218,15 +245,19 @@ function number(
     }
     return Number(value);
   }
-  const digits = block
-    .toString("latin1", offset, offset + length)
-    .replace(/^[ \0]+|[ \0]+$/g, "")
-    .replace(/\0.*$/s, "");
-  if (digits === "") return 0;
-  if (!/^[0-7]+$/.test(digits)) {
+  const end = offset + length;
+  let at = offset;
+  while (at < end && (block[at] === 0x20 || block[at] === 0)) at++;
+  let value = 0;
+  for (; at < end; at++) {
+    const digit = (block[at] as number) - 0x30;
+    if (digit < 0 || digit > 7) break;
+    value = value * 8 + digit;
+  }
+  if (at < end && block[at] !== 0x20 && block[at] !== 0) {
     throw new TarError(`archive/tar: invalid ${field} in header`);
   }
-  return Number.parseInt(digits, 8);
+  return value;
 }
 
 function invalidPax(): TarError {
