@@ -43,6 +43,8 @@ export const DEFAULT_LIMITS: LayerLimits = {
   depth: 256,
 };
 
+/** Pieces from this size on are passed on without a copy. */
+const LARGE_PIECE = 32 * 1024;
 /** The longest PAX header or GNU long name. */
 const MAX_EXTENSION = 2 ** 20;
 const MAX_PATH = 4095;
@@ -126,10 +128,26 @@ export class LayerFilter extends Transform {
       callback(error as Error);
       return;
     }
-    // One write a chunk: a layer of many small files would otherwise cost three system calls a file.
-    const output = this.#output;
+    this.#send();
+    callback();
+  }
+
+  /** Small pieces are joined: three writes for each of a layer's many small files would be slow. */
+  #send(): void {
+    let small: Buffer[] = [];
+    const join = (): void => {
+      if (small.length > 0) this.push(Buffer.concat(small));
+      small = [];
+    };
+    for (const piece of this.#output) {
+      if (piece.length < LARGE_PIECE) small.push(piece);
+      else {
+        join();
+        this.push(piece);
+      }
+    }
+    join();
     this.#output = [];
-    callback(null, output.length > 0 ? Buffer.concat(output) : undefined);
   }
 
   override _flush(callback: TransformCallback): void {
