@@ -162,7 +162,7 @@ describe("RegistryClient", () => {
     });
     await assert.rejects(
       manifest(t, registry, USER),
-      /^Error: unauthorized: incorrect username or password$/,
+      /^Error: Get ".*": unauthorized: incorrect username or password$/,
     );
   });
 
@@ -242,7 +242,7 @@ describe("RegistryClient", () => {
       ask(registry);
       await assert.rejects(
         manifest(t, registry, ANONYMOUS),
-        /^Error: no basic auth credentials$/,
+        /^Error: Get "http:.*\/v2\/team\/app\/manifests\/1": no basic auth credentials$/,
       );
     });
     it("says that they are wrong, asking once", async (t) => {
@@ -264,7 +264,11 @@ describe("RegistryClient", () => {
       await client(t).login(registry.host, USER, signal);
       await assert.rejects(
         client(t).login(registry.host, { ...USER, password: "wrong" }, signal),
-        /unauthorized: authentication required/,
+        new RegistryError(
+          "UNAUTHORIZED",
+          `login attempt to http://${registry.host}/v2/ failed with status: 401 Unauthorized`,
+          401,
+        ),
       );
     });
   });

@@ -1,4 +1,5 @@
 /** Client of registries: the pull side of the OCI distribution specification. */
+import { STATUS_CODES } from "node:http";
 import { Readable } from "node:stream";
 import { InvalidParameter } from "../../errors.js";
 import { type Digest, digestOf, isDigest } from "../digest.js";
@@ -11,7 +12,7 @@ import {
   endpointsOf,
   type RegistryOptions,
 } from "./endpoints.js";
-import { errorFromAnswer, RegistryError } from "./errors.js";
+import { errorFromAnswer, RegistryError, requestLine } from "./errors.js";
 import {
   discard,
   readAnswer,
@@ -119,7 +120,7 @@ export class RegistryClient {
         if (endpoint === last) throw error;
         continue;
       }
-      await repository.get("", {}, signal).then(discard);
+      await repository.checkLogin(signal);
       return;
     }
   }
@@ -183,6 +184,22 @@ export class Repository {
         answer.statusCode,
       );
     }
+  }
+
+  /**
+   * Asks for the API's root with the credentials.
+   * @throws {RegistryError} refused, in the Engine's words
+   */
+  async checkLogin(signal: AbortSignal): Promise<void> {
+    const answer = await this.#send("GET", "", {}, signal);
+    await discard(answer);
+    const { statusCode } = answer;
+    if (statusCode === 200) return;
+    throw new RegistryError(
+      statusCode === 401 ? "UNAUTHORIZED" : "",
+      `login attempt to ${this.#url("").href} failed with status: ${statusCode} ${STATUS_CODES[statusCode] ?? ""}`.trim(),
+      statusCode,
+    );
   }
 
   /** Asks for a tag's digest; undefined when the registry does not tell without sending it all. */
@@ -363,7 +380,10 @@ export class Repository {
       this.#transport.send({
         method,
         url,
-        headers: { ...headers, ...(await this.#authorizer.header(signal)) },
+        headers: {
+          ...headers,
+          ...(await this.#authorize(method, url, signal)),
+        },
         tls: this.endpoint.tls,
         signal,
       });
@@ -377,6 +397,22 @@ export class Repository {
     }
     await discard(answer);
     return attempt();
+  }
+
+  /** The Authorization header; without one to give, the request itself counts as failed. */
+  async #authorize(
+    method: string,
+    url: URL,
+    signal: AbortSignal,
+  ): Promise<Record<string, string>> {
+    try {
+      return await this.#authorizer.header(signal);
+    } catch (error) {
+      if (!(error instanceof RegistryError)) throw error;
+      const { code, message, status } = error;
+      const text = `${requestLine(method, url)}: ${message}`;
+      throw new RegistryError(code, text, status, { cause: error });
+    }
   }
 
   #url(path: string): URL {

@@ -128,16 +128,21 @@ export function pullError(error: unknown, reference: Reference): Error {
   }
 }
 
+/** A request as errors name it: `Get "https://…"`. */
+export function requestLine(method: string, url: URL): string {
+  const verb = method.charAt(0) + method.slice(1).toLowerCase();
+  return `${verb} "${url.href}"`;
+}
+
 /** What went wrong before there was an answer, in the words Docker's users know. */
 export function connectionError(
   method: string,
   url: URL,
   error: unknown,
 ): RegistryError {
-  const verb = method.charAt(0) + method.slice(1).toLowerCase();
   return new RegistryError(
     "",
-    `${verb} "${url.href}": ${reasonOf(url, innermost(error))}`,
+    `${requestLine(method, url)}: ${reasonOf(url, innermost(error))}`,
     0,
     { cause: error },
   );
