@@ -1,3 +1,4 @@
+import { setMaxListeners } from "node:events";
 import { NotFound, SystemError } from "../errors.js";
 import { type Digest, digestOf, shortId } from "./digest.js";
 import {
@@ -226,6 +227,8 @@ export class Puller {
     // One failure ends the others; the pull ends when all of them have cleared up.
     const failed = new AbortController();
     const signal = AbortSignal.any([request.signal, failed.signal]);
+    // Each layer listens; there may be more than the ten after which node suspects a leak.
+    setMaxListeners(0, signal);
     const seen = new Set<Digest>();
     const missing: [blob: Descriptor, diffId: Digest][] = [];
     layers.forEach((blob, index) => {

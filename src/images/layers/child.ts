@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from "node:child_process";
+import { basename } from "node:path";
 import type { Readable, Writable } from "node:stream";
 
 /** How much of a program's complaints is kept. */
@@ -16,15 +17,21 @@ export interface Child {
   kill(): void;
 }
 
+export interface ChildOptions {
+  env?: NodeJS.ProcessEnv;
+  /** Words on stderr are a failure whatever the exit status says. */
+  silent?: boolean;
+}
+
 /** Starts a program with pipes at stdin and stdout. */
 export function start(
   program: string,
   args: readonly string[],
-  env: NodeJS.ProcessEnv = {},
+  options: ChildOptions = {},
 ): Child {
   const child: ChildProcess = spawn(program, args, {
     stdio: ["pipe", "pipe", "pipe"],
-    env: { PATH: process.env["PATH"], LC_ALL: "C", ...env },
+    env: { PATH: process.env["PATH"], LC_ALL: "C", ...options.env },
   });
   const { stdin, stdout, stderr } = child as ChildProcess & {
     stdin: Writable;
@@ -42,14 +49,15 @@ export function start(
       reject(new Error(`cannot start ${program}: ${error.message}`));
     });
     child.on("close", (code, signal) => {
-      if (code === 0) resolve();
-      else {
+      const said = words
+        .trim()
+        .split(/\s*\n\s*/)
+        .join("; ");
+      if (code === 0 && (said === "" || options.silent !== true)) resolve();
+      else
         reject(
-          new Error(
-            `${program} ${signal === null ? `exited with ${code}` : `was ended by ${signal}`}: ${words.trim()}`,
-          ),
+          new Error(`${basename(program)} ${howEnded(code, signal)}: ${said}`),
         );
-      }
     });
   });
   // Callers always await it, but perhaps after another failure.
@@ -62,4 +70,9 @@ export function start(
       child.kill("SIGKILL");
     },
   };
+}
+
+function howEnded(code: number | null, signal: string | null): string {
+  if (code === 0) return "failed";
+  return signal === null ? `exited with ${code}` : `was ended by ${signal}`;
 }

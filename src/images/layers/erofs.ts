@@ -70,7 +70,8 @@ export class Erofs {
         "-Enoinline_data",
         output,
       ],
-      { TMPDIR: temporary },
+      // A file it could not write to the end does not always make it fail.
+      { env: { TMPDIR: temporary }, silent: true },
     );
   }
 
@@ -88,13 +89,11 @@ export class Erofs {
    * order given, each as long as {@link erofsBytes} says.
    */
   async merge(output: string, layers: readonly string[]): Promise<void> {
-    const child = start(this.program, [
-      "--aufs",
-      "--ovlfs-strip=1",
-      "--quiet",
-      output,
-      ...layers,
-    ]);
+    const child = start(
+      this.program,
+      ["--aufs", "--ovlfs-strip=1", "--quiet", output, ...layers],
+      { silent: true },
+    );
     child.stdin.end();
     child.stdout.resume();
     try {

@@ -186,7 +186,16 @@ describe("unpackLayer", { skip: noErofs }, () => {
         diffId: digestOf(archive),
         erofs: new Erofs(script, "1.8"),
       }),
-      /exited with 3: no space/,
+      /failed to register layer: mkfs exited with 3: no space/,
+    );
+    await writeFile(script, "#!/bin/sh\ncat >/dev/null; echo oh no >&2\n");
+    await assert.rejects(
+      unpack(folder, "l", {
+        blob: archive,
+        diffId: digestOf(archive),
+        erofs: new Erofs(script, "1.8"),
+      }),
+      /failed to register layer: mkfs failed: oh no/,
     );
     await assert.rejects(
       unpack(folder, "l", {

@@ -4,7 +4,12 @@ import { type Readable, Transform, type TransformCallback } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { SystemError } from "../../errors.js";
 import type { Digest } from "../digest.js";
-import { decompress, detectCompression, MAGIC_BYTES } from "./decompress.js";
+import {
+  type Compression,
+  decompress,
+  detectCompression,
+  MAGIC_BYTES,
+} from "./decompress.js";
 import { type Erofs, sealErofs } from "./erofs.js";
 import { LayerFilter, type LayerLimits } from "./layer-filter.js";
 import { TarError } from "./tar-header.js";
@@ -61,7 +66,14 @@ async function unpack(
 ): Promise<UnpackedLayer> {
   const file = await open(request.blob, "r");
   const head = Buffer.alloc(MAGIC_BYTES);
-  const { bytesRead } = await file.read(head, 0, head.length, 0);
+  let compression: Compression;
+  try {
+    const { bytesRead } = await file.read(head, 0, head.length, 0);
+    compression = detectCompression(head.subarray(0, bytesRead));
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
   const source: Readable = file.createReadStream({
     start: 0,
     highWaterMark: READ_CHUNK,
@@ -78,19 +90,9 @@ async function unpack(
   const signal = AbortSignal.any([request.signal, failed.signal]);
   const diffId = new Digester();
   const filter = new LayerFilter(request.limits);
-  let archive: ReturnType<typeof decompress>;
-  try {
-    archive = decompress(
-      source,
-      detectCompression(head.subarray(0, bytesRead)),
-      signal,
-    );
-  } catch (error) {
-    source.destroy();
-    throw error;
-  }
   const maker = erofs.layer(request.output, request.temporary);
   maker.stdout.resume();
+  const archive = decompress(source, compression, signal);
   const parts = [
     archive.done,
     pipeline(archive.output, diffId, filter, maker.stdin, { signal }),

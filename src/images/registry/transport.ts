@@ -9,7 +9,7 @@ const USER_AGENT = "hull/0.1.0";
 const MAX_REDIRECTS = 10;
 const CONNECT_TIMEOUT_MS = 30_000;
 /** A registry may think for so long before it answers, and between two pieces of an answer. */
-const IDLE_TIMEOUT_MS = 60_000;
+const IDLE_TIMEOUT_MS = 120_000;
 /** Agents are kept for the TLS settings in use. */
 const MAX_AGENTS = 32;
 
