@@ -91,7 +91,9 @@ function objects(compiler, files, flags, suffix) {
 }
 
 const inputs = [
-  ...sources(here),
+  ...sources(path.join(here, "src")),
+  ...sources(native),
+  ...["build.mjs", "cpio.mjs"].map((name) => path.join(here, name)),
   ...sources(path.join(root, "protocol")),
   path.join(root, "package.json"),
 ];

@@ -425,6 +425,12 @@ FUNCTION(sys_nonblock) {
   return answer(ctx, flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK));
 }
 
+FUNCTION(sys_setPipeSize) {
+  INT(0, fd);
+  INT(1, size);
+  return answer(ctx, fcntl(fd, F_SETPIPE_SZ, size));
+}
+
 FUNCTION(sys_sync) {
   sync();
   return JS_UNDEFINED;
@@ -844,7 +850,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(symlink, 3),         ENTRY(fchmod, 2),
     ENTRY(fchown, 3),          ENTRY(pipe, 0),
     ENTRY(dup, 2),             ENTRY(nonblock, 1),
-    ENTRY(duplicate, 1),
+    ENTRY(duplicate, 1),       ENTRY(setPipeSize, 2),
     ENTRY(sync, 0),            ENTRY(mount, 5),
     ENTRY(unmount, 2),         ENTRY(pivotRoot, 0),
     ENTRY(chroot, 1),          ENTRY(chdir, 1),

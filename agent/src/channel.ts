@@ -7,7 +7,6 @@ import {
   END_BYTE,
   FrameType,
   HEADER_SIZE,
-  MAX_FRAME,
   MAX_MESSAGE,
   MAX_PAYLOAD,
   NONCE_SIZE,
@@ -46,6 +45,11 @@ export interface Receiver {
   sync(): void;
 }
 
+/**
+ * Frames are collected up to this size: the kernel passes a port's bytes on in pieces of at most 32 KiB,
+ * and a few bytes more would be a piece of their own.
+ */
+const OUT_SIZE = 64 * 1024;
 /** Messages are queued while the host is away; of mere logs no more than so many. */
 const MAX_QUEUED_LOGS = 64;
 /** Bytes read from the port in a round, so that a flood of input does not stall the rest. */
@@ -61,7 +65,7 @@ interface Message {
 
 export class Channel {
   private readonly reader: FrameReader;
-  private readonly out = sys.allocate(MAX_FRAME);
+  private readonly out = sys.allocate(OUT_SIZE);
   private readonly outView = new DataView(this.out);
   private outBegin = 0;
   private outEnd = 0;
@@ -69,13 +73,14 @@ export class Channel {
   private ready: Source[] = [];
   private canRead = true;
   private canWrite = true;
+  private waitsForRoom = false;
   /** Pieces of a request that is longer than a frame. */
   private pieces: ArrayBuffer[] = [];
   private piecesSize = 0;
 
   constructor(
     private readonly port: number,
-    loop: EventLoop,
+    private readonly loop: EventLoop,
     private readonly receiver: Receiver,
   ) {
     this.reader = new FrameReader(
@@ -88,9 +93,11 @@ export class Channel {
           message: `channel: ${message}`,
         }),
     );
-    // Edge-triggered: while no host is connected the port reports a hang-up all the time.
-    loop.add(port, EPOLLIN | EPOLLOUT | EPOLLET, () => {
+    // Edge-triggered: while no host is connected the port reports a hang-up all the time. Room to write
+    // is only waited for when there was none: each buffer the host takes would wake us otherwise.
+    loop.add(port, EPOLLIN | EPOLLET, () => {
       this.canRead = this.canWrite = true;
+      if (this.waitsForRoom) this.waitForRoom(false);
     });
   }
 
@@ -144,6 +151,11 @@ export class Channel {
     this.outEnd += length;
     this.outView.setUint8(this.outEnd++, END_BYTE);
     return true;
+  }
+
+  private waitForRoom(wait: boolean): void {
+    this.waitsForRoom = wait;
+    this.loop.change(this.port, EPOLLIN | EPOLLET | (wait ? EPOLLOUT : 0));
   }
 
   private hasOutput(): boolean {
@@ -249,6 +261,7 @@ export class Channel {
         );
         if (count < 0) {
           this.canWrite = false;
+          this.waitForRoom(true);
           return;
         }
         this.outBegin += count;

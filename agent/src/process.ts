@@ -4,6 +4,7 @@
  */
 import {
   Channel as StreamChannel,
+  WINDOW,
   streamOf,
   type ProcessExit,
   type ProcessState,
@@ -317,6 +318,8 @@ function openStdio(spawn: Spawn, container: Container): Stdio {
   const [stderrRead, stderrWrite] = sys.pipe();
   for (const fd of [stdinWrite, stdoutRead, stderrRead])
     if (fd >= 0) sys.nonblock(fd);
+  // A busy writer fills it before the agent comes to read: fewer turns for the same bytes.
+  sys.setPipeSize(stdoutRead, WINDOW);
   return {
     child: [stdinRead, stdoutWrite, stderrWrite],
     input: stdinWrite,

@@ -57,6 +57,7 @@ export interface Sys {
   /** Another descriptor, close-on-exec, of the same open file. */
   duplicate(fd: number): number;
   nonblock(fd: number): void;
+  setPipeSize(fd: number, size: number): void;
   sync(): void;
 
   mount(

@@ -88,7 +88,7 @@ export class TestMachine {
         "-accel",
         "tcg",
         "-cpu",
-        "max",
+        "max,-erms,-fsrm",
         "-m",
         String(options.memoryMb ?? 256),
       ],
