@@ -2,7 +2,7 @@
 import type { ReadOptions } from "../containers/log/reader.js";
 import { InvalidParameter } from "../errors.js";
 import type { ApiContext } from "./context.js";
-import { queryBoolean, queryString, queryTime } from "./query.js";
+import { queryBoolean, queryInstant, queryString } from "./query.js";
 
 export interface LogQuery {
   read: ReadOptions;
@@ -30,16 +30,18 @@ export function logQuery(ctx: ApiContext): LogQuery {
     }
     if (Number(tail) >= 0) read.tail = Number(tail);
   }
-  const since = queryTime(ctx, "since");
+  const since = queryInstant(ctx, "since");
   if (since !== undefined) read.since = recordTime(since);
-  const until = queryTime(ctx, "until");
+  const until = queryInstant(ctx, "until");
   if (until !== undefined) read.until = recordTime(until);
   return { read, stdout, stderr, timestamps: queryBoolean(ctx, "timestamps") };
 }
 
 /** Nanoseconds since the epoch in the form of a log record's time. */
-function recordTime(nanos: number): string {
-  const seconds = Math.floor(nanos / 1e9);
-  const rest = String(Math.round(nanos - seconds * 1e9)).padStart(9, "0");
-  return `${new Date(seconds * 1000).toISOString().slice(0, 19)}.${rest}Z`;
+function recordTime(nanos: bigint): string {
+  const second = 1_000_000_000n;
+  // Rounded down also before 1970.
+  const rest = ((nanos % second) + second) % second;
+  const whole = new Date(Number((nanos - rest) / second) * 1000);
+  return `${whole.toISOString().slice(0, 19)}.${String(rest).padStart(9, "0")}Z`;
 }

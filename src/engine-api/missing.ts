@@ -1,5 +1,5 @@
 /** Operations of the Engine API that are not built: said so, rather than "page not found". */
-import { NotImplemented, Unavailable } from "../errors.js";
+import { NotFound, NotImplemented, Unavailable } from "../errors.js";
 import type { ApiRouter } from "./context.js";
 
 const NOT_A_MANAGER =
@@ -111,7 +111,6 @@ const OPERATIONS: readonly (readonly [string, string])[] = [
   ["GET /plugins", "list plugins"],
   ["GET /plugins/privileges", "get plugin privileges"],
   ["POST /plugins/pull", "install a plugin"],
-  ["GET /plugins/*name/json", "inspect a plugin"],
   ["DELETE /plugins/*name", "remove a plugin"],
   ["POST /plugins/*name/enable", "enable a plugin"],
   ["POST /plugins/*name/disable", "disable a plugin"],
@@ -136,6 +135,10 @@ export function missingRoutes(router: ApiRouter): void {
       throw new Unavailable(message);
     });
   }
+  // `docker inspect NAME` asks here last: there are no plugins.
+  router.get("/plugins/*name/json", (ctx) => {
+    throw new NotFound(`plugin "${String(ctx.params["name"])}" not found`);
+  });
   for (const [operation, summary] of OPERATIONS) {
     register(router, operation, () => {
       throw new NotImplemented(`hull cannot do this yet: ${summary}`);

@@ -48,24 +48,38 @@ export function queryInteger(
 
 /**
  * A point in time: seconds since the epoch with an optional fraction, or an RFC 3339 time.
- * @returns nanoseconds since the epoch (exact to 256 ns), undefined when missing, empty or "0"
+ * @returns nanoseconds since the epoch, undefined when missing, empty or "0"
  * @throws {InvalidParameter} it is neither
  */
-export function queryTime(ctx: ApiContext, name: string): number | undefined {
+export function queryInstant(
+  ctx: ApiContext,
+  name: string,
+): bigint | undefined {
   const value = queryString(ctx, name);
   if (value === undefined || value === "" || value === "0") return undefined;
-  const seconds = /^(-?\d{1,12})(?:\.(\d{1,9})\d*)?$/.exec(value);
+  const fraction = (digits: string | undefined): bigint =>
+    BigInt((digits ?? "").slice(0, 9).padEnd(9, "0"));
+  const seconds = /^(-?\d{1,12})(?:\.(\d+))?$/.exec(value);
   if (seconds !== null) {
-    const fraction = Number((seconds[2] ?? "").padEnd(9, "0"));
-    return Number(seconds[1]) * 1e9 + fraction;
+    return BigInt(seconds[1] ?? 0) * 1_000_000_000n + fraction(seconds[2]);
   }
-  const time = /^\d{4}-\d\d-\d\d/.test(value) ? Date.parse(value) : NaN;
-  if (Number.isNaN(time)) {
+  // Date.parse knows milliseconds only.
+  const time = /^(\d{4}-\d\d-\d\d.*?)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?$/.exec(
+    value,
+  );
+  const whole = time === null ? NaN : Date.parse(`${time[1]}${time[3] ?? ""}`);
+  if (Number.isNaN(whole)) {
     throw new InvalidParameter(
       `invalid value for ${name}: failed to parse value as time or duration: ${JSON.stringify(value)}`,
     );
   }
-  return time * 1e6;
+  return BigInt(whole) * 1_000_000n + fraction(time?.[2]);
+}
+
+/** As {@link queryInstant}, as a number: exact to 256 ns. */
+export function queryTime(ctx: ApiContext, name: string): number | undefined {
+  const instant = queryInstant(ctx, name);
+  return instant === undefined ? undefined : Number(instant);
 }
 
 const FiltersSchema = z.record(
