@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { Daemon } from "./harness/daemon.js";
+import { Daemon, runDaemon } from "./harness/daemon.js";
 import {
   docker,
   dockerOk,
@@ -122,12 +122,16 @@ describe("a daemon that is killed and started again", () => {
   });
 
   test("a second daemon on the same folders is refused", async () => {
-    const second = new Daemon(daemon.directory);
-    const pid = daemon.pid;
-    await assert.rejects(second.start(), /data.root|already|in use|lock/i);
-    // Its process id was noted; the first one's is put back.
-    const { writeFileSync } = await import("node:fs");
-    writeFileSync(`${daemon.directory}/pid`, String(pid));
+    const { code, output } = await runDaemon([
+      "--data-root",
+      daemon.dataRoot,
+      "--exec-root",
+      daemon.execRoot,
+      "-H",
+      `unix://${daemon.socket}2`,
+    ]);
+    assert.notEqual(code, 0);
+    assert.match(output, /another|already|in use/i);
     await daemon.ping();
   });
 });

@@ -1,5 +1,6 @@
 /** A hulld under test: started, killed and started again over the same folders. */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   closeSync,
   existsSync,
@@ -90,18 +91,21 @@ export class Daemon {
       (code, signal) => (ended = `exit code ${code}, signal ${signal}`),
     );
     child.unref();
-    if (child.pid !== undefined)
-      writeFileSync(path.join(this.directory, "pid"), String(child.pid));
-    await eventually(
-      async () => {
-        if (ended !== undefined) return;
-        await this.ping();
-      },
-      { timeout: 60_000, what: "hulld answers" },
-    );
-    if (ended !== undefined) {
+    try {
+      await eventually(
+        async () => {
+          if (ended === undefined) await this.ping();
+        },
+        { timeout: 60_000, what: "hulld answers" },
+      );
+    } catch (error) {
+      child.kill("SIGKILL");
+      throw error;
+    }
+    if (ended !== undefined || child.pid === undefined) {
       throw new Error(`hulld did not start (${ended}):\n${this.logTail()}`);
     }
+    writeFileSync(path.join(this.directory, "pid"), String(child.pid));
   }
 
   /** @throws when nobody answers */
@@ -180,6 +184,20 @@ export class Daemon {
       return 0;
     }
   }
+}
+
+/** Runs hulld to its end, which is to be soon: for what it refuses. */
+export async function runDaemon(
+  args: string[],
+): Promise<{ code: number | null; output: string }> {
+  const child = spawn(HULLD, args, { stdio: ["ignore", "pipe", "pipe"] });
+  let output = "";
+  child.stdout.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  child.stderr.on("data", (chunk: Buffer) => (output += chunk.toString()));
+  const limit = setTimeout(() => child.kill("SIGKILL"), 20_000);
+  const [code] = (await once(child, "close")) as [number | null];
+  clearTimeout(limit);
+  return { code, output };
 }
 
 function assertGone(pid: number): void {
