@@ -18,7 +18,8 @@ import {
 } from "./platform.js";
 import { layerMessage, type ProgressSink } from "./progress.js";
 import { type Reference } from "./reference.js";
-import type { RegistryClient, Repository } from "./registry/client.js";
+import type { RegistryClient } from "./registry/client.js";
+import type { Repository } from "./registry/repository.js";
 import type { Credentials } from "./registry/credentials.js";
 import { pullError } from "./registry/errors.js";
 import type { ImageStore } from "./store/image-store.js";

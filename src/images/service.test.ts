@@ -440,6 +440,26 @@ describe("ImageService", { skip: noErofs }, () => {
       await assert.rejects(service.disk(base.id), NotFound);
     });
 
+    it("those files with the last container", async (t) => {
+      const test = await setup(t);
+      const { service, base, app } = test;
+      service.useContainers(using(base, false));
+      await service.remove(`${app}:base`, true);
+      await service.remove(`${app}:derived`, true);
+      assert.notDeepEqual(await test.files(), []);
+      service.useContainers({ containersOf: () => [] });
+      test.bus.publish({
+        Type: "container",
+        Action: "destroy",
+        Actor: { ID: "c", Attributes: {} },
+      });
+      const deadline = Date.now() + 5000;
+      while ((await test.files()).length > 0) {
+        assert.ok(Date.now() < deadline, "files are still there");
+        await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    });
+
     it("says what is missing", async (t) => {
       const { service } = await setup(t);
       await assert.rejects(

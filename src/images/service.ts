@@ -75,6 +75,7 @@ export class ImageService implements ImageSource {
   readonly #puller: Puller;
   readonly #events: EventBus;
   readonly #findErofs: () => Promise<Erofs>;
+  readonly #unsubscribe: () => void;
   #usage: ImageUsage = { containersOf: () => [] };
 
   private constructor(store: ImageStore, options: ImageServiceOptions) {
@@ -96,6 +97,13 @@ export class ImageService implements ImageSource {
       ),
       (diffIds) => this.#disk(diffIds),
     );
+    // The last container of an image that was removed by force takes its files along.
+    this.#unsubscribe = options.events.subscribe(({ Type, Action }) => {
+      if (Type !== "container" || Action !== "destroy") return;
+      this.releaseUnused().catch((error: unknown) => {
+        options.log.error({ err: error }, "unused images were not removed");
+      });
+    });
   }
 
   /**
@@ -127,6 +135,7 @@ export class ImageService implements ImageSource {
 
   /** Ends connections to registries. */
   close(): Promise<void> {
+    this.#unsubscribe();
     return this.#registry.close();
   }
 

@@ -17,6 +17,8 @@ import {
 export interface TestService {
   service: ImageService;
   dataRoot: string;
+  bus: EventBus;
+  /** What was published so far. */
   events: EventMessage[];
   /** Pulls and returns the progress. */
   pull(
@@ -53,6 +55,7 @@ export async function openService(
   const test: TestService = {
     service: await open(),
     dataRoot,
+    bus: events,
     events: heard,
     async pull(reference, pullOptions = {}) {
       const messages: ProgressMessage[] = [];

@@ -75,6 +75,13 @@ async function refused(
   });
 }
 
+/** So that damage gets past the first check. */
+function repairChecksum(block: Buffer): void {
+  block.write("        ", 148, "latin1");
+  const sum = block.reduce((total, byte) => total + byte, 0);
+  block.write(`${sum.toString(8).padStart(6, "0")}\0 `, 148, "latin1");
+}
+
 describe("LayerFilter", () => {
   it("keeps contents, modes, owners and times", async () => {
     const { entries, filter: layer } = await filter(
@@ -608,6 +615,40 @@ describe("LayerFilter", () => {
         tarEntry({ name: "x", type: "x", data: "12 path=abc\n" }),
       );
     });
+  });
+
+  it("survives damage anywhere: a layer passes or is refused, nothing else", async () => {
+    const sound = tar(
+      { name: "d", type: "5" },
+      {
+        name: "d/f",
+        data: "x".repeat(700),
+        pax: { mtime: "1.5", "SCHILY.xattr.user.a": "b" },
+      },
+      { name: "l", type: "1", link: "d/f" },
+      { name: "s", type: "2", link: "d" },
+      { name: "s/.wh.x" },
+      { name: "n", type: "3", device: [1, 3] },
+    );
+    let seed = 1;
+    const random = (below: number): number => {
+      seed = (seed * 1_103_515_245 + 12_345) & 0x7fffffff;
+      return seed % below;
+    };
+    for (let round = 0; round < 500; round++) {
+      const damaged = Buffer.from(sound);
+      for (let i = random(6); i >= 0; i--) {
+        const block = random(sound.length / 512) * 512;
+        damaged[block + random(512)] = random(256);
+        repairChecksum(damaged.subarray(block, block + 512));
+      }
+      await filter(damaged).catch((error: unknown) => {
+        assert.ok(
+          error instanceof TarError,
+          `round ${round}: ${String(error)}`,
+        );
+      });
+    }
   });
 
   describe("limits", () => {

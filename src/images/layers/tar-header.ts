@@ -33,6 +33,8 @@ export interface TarEntry extends TarHeader {
   xattrs: ReadonlyMap<string, string>;
 }
 
+export const NO_XATTRS: ReadonlyMap<string, string> = new Map();
+
 /** The archive is not well-formed. */
 export class TarError extends Error {}
 
@@ -262,4 +264,10 @@ function number(
 
 function invalidPax(): TarError {
   return new TarError("archive/tar: invalid PAX record");
+}
+
+/** A name in a message: as UTF-8, quoted, not too long. */
+export function show(name: string): string {
+  const text = Buffer.from(name.slice(0, 200), "latin1").toString("utf8");
+  return JSON.stringify(name.length > 200 ? `${text}…` : text);
 }

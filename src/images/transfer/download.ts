@@ -3,7 +3,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SystemError } from "../../errors.js";
 import type { Descriptor } from "../manifest.js";
-import type { Repository } from "../registry/client.js";
+import type { Repository } from "../registry/repository.js";
 import { RegistryError } from "../registry/errors.js";
 
 /** Attempts in a row that bring nothing, after which a download is given up. */

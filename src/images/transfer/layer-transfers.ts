@@ -4,7 +4,7 @@ import type { Erofs } from "../layers/erofs.js";
 import type { LayerLimits } from "../layers/layer-filter.js";
 import { unpackLayer } from "../layers/unpack.js";
 import type { Descriptor } from "../manifest.js";
-import type { Repository } from "../registry/client.js";
+import type { Repository } from "../registry/repository.js";
 import { remove } from "../store/files.js";
 import type { ImageStore } from "../store/image-store.js";
 import { download, type DownloadOptions } from "./download.js";
