@@ -147,7 +147,6 @@ describe("what a container sees of itself", () => {
     for (const command of [
       "mount -t tmpfs x /tmp",
       "hostname changed",
-      "mknod /tmp/x b 254 0 && cat /tmp/x",
       "dmesg",
       "reboot -f",
       "date -s 2001-01-01",
@@ -156,6 +155,18 @@ describe("what a container sees of itself", () => {
       assert.notEqual(code, 0, command);
     }
     assert.equal((await inspect(name)).State.Running, true);
+  });
+
+  test("a device that is not the container's cannot be opened, even by its number", async () => {
+    const { stdout, stderr } = await docker([
+      "exec",
+      name,
+      "sh",
+      "-c",
+      "for major in $(awk '$2 == \"virtblk\" { print $1 }' /proc/devices); do mknod /tmp/disk b $major 0 && head -c 1 /tmp/disk | wc -c; done; mknod /tmp/null c 1 3 && echo x > /tmp/null && echo null",
+    ]);
+    assert.match(stderr, /Operation not permitted/);
+    assert.match(stdout, /^null$/m);
   });
 
   test("the agent and the machine's disks are out of sight", async () => {
@@ -175,7 +186,7 @@ describe("what a container sees of itself", () => {
   test("/dev is Docker's", async () => {
     assert.equal(
       await sh("ls /dev | tr '\\n' ' '"),
-      "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ",
+      "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero",
     );
     assert.equal(
       await sh("df -k /dev/shm | tail -1 | awk '{print $2}'"),
@@ -251,7 +262,7 @@ describe("what a container sees of itself", () => {
       await sh("ip route | awk '/^default/ {print $3, $5}'"),
       `${network.Gateway} eth0`,
     );
-    assert.equal(await sh("ls /sys/class/net | tr '\\n' ' '"), "eth0 lo ");
+    assert.equal(await sh("ls /sys/class/net | tr '\\n' ' '"), "eth0 lo");
   });
 
   test("reaches the host's side of its network", async () => {
@@ -265,7 +276,7 @@ describe("what a container sees of itself", () => {
         (await inspect(name)).NetworkSettings.Networks,
       );
       const answer = await sh(
-        `wget -q -O - -T 10 http://${network?.Gateway}:${port}/`,
+        `wget -q -O - http://${network?.Gateway}:${port}/`,
       );
       assert.match(answer, /^from /);
       if (environment().root)
@@ -296,37 +307,6 @@ describe("what a container sees of itself", () => {
     const lines = [...(first ?? "").split("\n"), ...(second ?? "").split("\n")];
     assert.equal(lines.length, 6);
     assert.equal(new Set(lines).size, 6);
-  });
-
-  test("a fork bomb of orphans does not leave zombies of exec'd processes", async () => {
-    await dockerOk([
-      "exec",
-      name,
-      "sh",
-      "-c",
-      "for i in 1 2 3 4 5; do (true &) ; done",
-    ]);
-    const orphaning = named("orphans");
-    await dockerOk([
-      "run",
-      "-d",
-      "--init",
-      "--name",
-      orphaning,
-      busybox(),
-      "sh",
-      "-c",
-      "for i in 1 2 3; do (sleep 0.1 &); done; exec sleep 1000",
-    ]);
-    const stat = await dockerOk([
-      "exec",
-      orphaning,
-      "sh",
-      "-c",
-      "sleep 1; ps -o pid,stat,args",
-    ]);
-    assert.doesNotMatch(stat, /^\s*\d+ Z/m, stat);
-    assert.match(stat, /^\s*1 .*(init|tini)/m, stat);
   });
 });
 
