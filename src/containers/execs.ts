@@ -108,8 +108,12 @@ export class Execs {
     process: number,
     exit: ProcessExit,
   ): Promise<void> {
+    // Numbers begin again with each machine of a container: an exec of an earlier one has ended.
     const exec = [...this.#execs.values()].find(
-      (one) => one.container === container && one.process === process,
+      (one) =>
+        one.container === container &&
+        one.process === process &&
+        one.state === "running",
     );
     if (exec) {
       const limit = timeout(DRAIN_LIMIT);
