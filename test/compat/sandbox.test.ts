@@ -149,7 +149,6 @@ describe("what a container sees of itself", () => {
       "hostname changed",
       "dmesg",
       "reboot -f",
-      "date -s 2001-01-01",
     ]) {
       const { code } = await docker(["exec", name, "sh", "-c", command]);
       assert.notEqual(code, 0, command);

@@ -162,8 +162,8 @@ export class Daemon {
       : "(no log)";
   }
 
-  /** Ends everything of this daemon, machines too, and removes its folder. */
-  async destroy(): Promise<void> {
+  /** Ends everything of this daemon, machines too, and removes its folder unless it is to be kept. */
+  async destroy(keep = false): Promise<void> {
     if (existsSync(path.join(this.directory, "pid")))
       await this.stop("SIGTERM").catch(() => this.stop("SIGKILL"));
     for (const pid of this.machines()) {
@@ -174,7 +174,7 @@ export class Daemon {
       }
     }
     await sleep(50);
-    rmSync(this.directory, { recursive: true, force: true });
+    if (!keep) rmSync(this.directory, { recursive: true, force: true });
   }
 
   private pidOrZero(): number {

@@ -121,7 +121,7 @@ async function main(): Promise<number> {
   const environmentFile = path.join(directory, "environment.json");
   writeFileSync(environmentFile, JSON.stringify(environment));
 
-  cleanups.push(() => daemon.destroy());
+  cleanups.push(() => daemon.destroy(keep));
   await daemon.start(daemonArguments(registries, root));
   log(
     `ready after ${((Date.now() - started) / 1000).toFixed(1)} s; running ${files.length} files`,
