@@ -7,9 +7,11 @@
 import { execFileSync, spawn } from "node:child_process";
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  rmdirSync,
   rmSync,
   writeFileSync,
 } from "node:fs";
@@ -121,8 +123,9 @@ async function main(): Promise<number> {
   const environmentFile = path.join(directory, "environment.json");
   writeFileSync(environmentFile, JSON.stringify(environment));
 
+  const flags = daemonArguments(registries, root);
   cleanups.push(() => daemon.destroy(keep));
-  await daemon.start(daemonArguments(registries, root));
+  await daemon.start(flags);
   log(
     `ready after ${((Date.now() - started) / 1000).toFixed(1)} s; running ${files.length} files`,
   );
@@ -158,14 +161,50 @@ function daemonArguments(
   root: boolean,
 ): string[] {
   const args: string[] = [];
-  if (root) args.push("--bridge", `hct${process.pid}`);
+  if (root) {
+    const bridge = `hct${process.pid}`;
+    args.push("--bridge", bridge);
+    // A daemon leaves its network to the containers that run on; here nothing is left to run.
+    cleanups.push(() => removeBridge(bridge));
+  }
   if (registries.tls?.ca) {
     const certificates = path.join("/etc/hull/certs.d", registries.tls.host);
     mkdirSync(certificates, { recursive: true });
-    cleanups.push(() => rmSync(certificates, { recursive: true, force: true }));
+    cleanups.push(() => {
+      rmSync(certificates, { recursive: true, force: true });
+      removeEmpty("/etc/hull/certs.d", "/etc/hull");
+    });
     copyFileSync(registries.tls.ca, path.join(certificates, "ca.crt"));
   }
   return args;
+}
+
+/** Removes a bridge, what is plugged into it, and its firewall rules. */
+function removeBridge(bridge: string): void {
+  const ports = `/sys/class/net/${bridge}/brif`;
+  const links = existsSync(ports) ? [...readdirSync(ports), bridge] : [];
+  for (const link of links) {
+    execFileSync("ip", ["link", "del", link], { stdio: "ignore" });
+  }
+  for (const family of ["ip", "ip6"]) {
+    try {
+      execFileSync("nft", ["delete", "table", family, bridge], {
+        stdio: "ignore",
+      });
+    } catch {
+      // There are no rules of that family.
+    }
+  }
+}
+
+function removeEmpty(...directories: string[]): void {
+  for (const directory of directories) {
+    try {
+      rmdirSync(directory);
+    } catch {
+      // Someone else's files are in it.
+    }
+  }
 }
 
 /** An address of the loopback device outside of 127.0.0.0/8 (RFC 2544's range for tests). */
