@@ -1,5 +1,10 @@
 /** Container endpoints. */
-import { Conflict, InvalidParameter, NotImplemented } from "../errors.js";
+import {
+  Conflict,
+  HullError,
+  InvalidParameter,
+  NotImplemented,
+} from "../errors.js";
 import { createRequestSchema } from "../containers/create-request.js";
 import type { Container, WaitCondition } from "../containers/container.js";
 import { attachContainer, type Client } from "../containers/attach.js";
@@ -83,7 +88,14 @@ export function containerRoutes(service: ContainerService) {
     });
 
     router.post("/containers/:id/kill", async (ctx) => {
-      await lifecycle.kill(named(ctx), queryString(ctx, "signal") ?? "");
+      try {
+        await lifecycle.kill(named(ctx), queryString(ctx, "signal") ?? "");
+      } catch (error) {
+        if (error instanceof HullError) {
+          error.message = `cannot kill container: ${ctx.params["id"]}: ${error.message}`;
+        }
+        throw error;
+      }
       ctx.status = 204;
     });
 

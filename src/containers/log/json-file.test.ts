@@ -178,3 +178,18 @@ test("what is no UTF-8 is replaced and does not break the log", async () => {
     [["a\ufffdb\n", 4]],
   );
 });
+
+test("many lines in one chunk are rotated line by line", async () => {
+  log = makeLog(1000, 3);
+  await log.begin(START);
+  const text = Array.from({ length: 100 }, (_, i) => `line ${i}\n`);
+  await log.append("stdout", Buffer.from(text.join("")));
+  for (const suffix of ["", ".1", ".2"]) {
+    const file = await readFile(`${log.path}${suffix}`, "utf8");
+    const [first = ""] = file.split("\n");
+    assert.ok(file.length <= 1000 + first.length + 2, `${file.length} bytes`);
+  }
+  const lines = (await read()).map((record) => record.log);
+  assert.ok(lines.length > 10 && lines.length < 100);
+  assert.deepEqual(lines, text.slice(-lines.length));
+});

@@ -93,7 +93,7 @@ export class JsonFileLog {
   append(stream: StreamName, chunk: Buffer): Promise<number> {
     const partial = this.#partial[stream];
     const time = timestamp();
-    let records = "";
+    const records: string[] = [];
     let start = 0;
     while (start < chunk.length) {
       const newline = chunk.indexOf(NEWLINE, start);
@@ -102,7 +102,7 @@ export class JsonFileLog {
       partial.bytes.push(chunk.subarray(start, end));
       partial.length += end - start;
       if (end === newline + 1 || end === room) {
-        records += takeRecord(partial, stream, time);
+        records.push(takeRecord(partial, stream, time));
       }
       start = end;
     }
@@ -120,7 +120,7 @@ export class JsonFileLog {
     const partial = this.#partial[stream];
     if (partial.length === 0) return Promise.resolve();
     const record = takeRecord(partial, stream, timestamp());
-    return this.#serial(() => this.#persist(record));
+    return this.#serial(() => this.#persist([record]));
   }
 
   /** The run is over: followers end when they have read all. */
@@ -172,10 +172,13 @@ export class JsonFileLog {
   }
 
   /** Waits for a full disk to get room again: the process is held back, and no line is lost. */
-  async #persist(records: string): Promise<void> {
+  async #persist(records: string[]): Promise<void> {
     for (let told = false; ; told = true) {
       try {
-        return await this.#write(records);
+        while (records.length > 0) {
+          records = records.slice(await this.#write(records));
+        }
+        return;
       } catch (error) {
         if (this.#removed) return;
         if (!told) this.#options.onError(error as Error);
@@ -184,12 +187,17 @@ export class JsonFileLog {
     }
   }
 
-  async #write(records: string): Promise<void> {
-    if (records === "") return;
+  /** Writes as many records as the file takes. @returns how many */
+  async #write(records: readonly string[]): Promise<number> {
     if (!this.#file) await this.#open();
-    const bytes = Buffer.from(records);
     // A file takes records while it is below its size, as in Docker.
     if (this.#size >= this.#options.maxSize) await this.#rotate();
+    let count = 0;
+    let room = this.#options.maxSize - this.#size;
+    for (; count < records.length && room > 0; count++) {
+      room -= Buffer.byteLength(records[count] ?? "");
+    }
+    const bytes = Buffer.from(records.slice(0, count).join(""));
     try {
       await this.#file?.appendFile(bytes);
     } catch (error) {
@@ -199,6 +207,7 @@ export class JsonFileLog {
     }
     this.#size += bytes.length;
     this.#notify();
+    return count;
   }
 
   async #rotate(): Promise<void> {
