@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/netlink.h>
 #include <linux/random.h>
@@ -792,6 +793,28 @@ FUNCTION(sys_receive) {
   return answer_io(ctx, recv(fd, bytes, length, 0));
 }
 
+/* Loads a BPF program that decides about devices, and attaches it to a cgroup. */
+FUNCTION(sys_filterDevices) {
+  INT(0, cgroup);
+  size_t size;
+  uint8_t *program = JS_GetArrayBuffer(ctx, &size, argv[1]);
+  if (!program) return JS_EXCEPTION;
+  union bpf_attr load = {.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE,
+                         .insn_cnt = size / sizeof(struct bpf_insn),
+                         .insns = (uintptr_t)program,
+                         .license = (uintptr_t)"Apache-2.0"};
+  int loaded = syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);
+  if (loaded < 0) return fail(ctx);
+  union bpf_attr attach = {.target_fd = cgroup,
+                           .attach_bpf_fd = loaded,
+                           .attach_type = BPF_CGROUP_DEVICE};
+  int result = syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach);
+  int error = errno;
+  close(loaded);
+  errno = error;
+  return answer(ctx, result);
+}
+
 /* ---- events ---- */
 
 FUNCTION(sys_epollCreate) { return answer(ctx, epoll_create1(EPOLL_CLOEXEC)); }
@@ -868,7 +891,8 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(setClock, 1),        ENTRY(sleep, 1),
     ENTRY(addEntropy, 4),      ENTRY(setHostname, 1),
     ENTRY(setDomainname, 1),   ENTRY(release, 0),
-    ENTRY(reboot, 1),          ENTRY(socket, 3),
+    ENTRY(reboot, 1),          ENTRY(filterDevices, 2),
+    ENTRY(socket, 3),
     ENTRY(send, 4),            ENTRY(receive, 4),
     ENTRY(epollCreate, 0),     ENTRY(epollControl, 4),
     ENTRY(epollWait, 3),       ENTRY(signalfd, 1),

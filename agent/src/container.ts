@@ -3,6 +3,7 @@ import type { Setup, SetupResult } from "../../protocol/index.js";
 import { decodeBase64 } from "./base64.js";
 import { makeCgroup } from "./cgroup.js";
 import { AT_FDCWD, CLOCK_MONOTONIC, O_RDWR } from "./constants.js";
+import { filterDevices } from "./device-filter.js";
 import { makeDevices } from "./devices.js";
 import { Failure, step } from "./failure.js";
 import { setUpNetwork } from "./network.js";
@@ -40,6 +41,7 @@ export function setUpContainer(setup: Setup): {
   timed("mounts", () => setup.mounts.forEach(mountExtra));
   timed("files", () => mountFiles(filesOf(setup)));
   const cgroup = timed("cgroup", () => makeCgroup(setup.limits));
+  if (!setup.privileged) timed("devices", () => filterDevices(cgroup));
   return { container: { setup, cgroup, terminals }, result: { timings } };
 }
 

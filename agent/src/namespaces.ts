@@ -55,10 +55,13 @@ export function enterContainer(
   for (const path of setup.readonlyPaths) makeReadonly(path);
   for (const path of setup.maskedPaths) mask(path);
   if (spawn.cwd !== "") step(`mkdir ${spawn.cwd}`, () => makePath(spawn.cwd));
-  if (setup.rootfs.readonly)
+  if (setup.rootfs.readonly) {
+    // The engine's files are mounts of their own.
+    for (const { path } of setup.files) makeReadonly(path);
     step("make the root read-only", () =>
       sys.mount(null, "/", null, MS_REMOUNT | MS_BIND | MS_RDONLY, null),
     );
+  }
 }
 
 /** Mounts on a folder of the container that must not be a link to elsewhere. */

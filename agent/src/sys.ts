@@ -110,6 +110,8 @@ export interface Sys {
   sleep(milliseconds: number): void;
   /** Credits the bytes to the random pool open as `fd` and makes the kernel reseed. */
   addEntropy(fd: number, bytes: ArrayBuffer, at: number, length: number): void;
+  /** Lets a BPF program decide which devices a cgroup's processes may open. */
+  filterDevices(cgroup: number, program: ArrayBuffer): void;
   setHostname(name: string): void;
   setDomainname(name: string): void;
   /** Release of the kernel. */
