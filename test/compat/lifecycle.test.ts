@@ -313,7 +313,7 @@ describe("names and IDs", () => {
       assert.equal(code, 1, command);
       assert.match(
         stderr,
-        /^Error response from daemon: No such container: no-such-container/,
+        /^Error response from daemon: (cannot kill container: no-such-container: )?No such container: no-such-container/,
         command,
       );
     }
@@ -501,10 +501,6 @@ describe("ps and inspect", () => {
         running,
       ]),
       /^\d+\.\d+\.\d+\.\d+$/,
-    );
-    assert.match(
-      await dockerOk(["inspect", "--size", "-f", "{{.SizeRootFs}}", running]),
-      /^\d+$/,
     );
   });
 
