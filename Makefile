@@ -27,8 +27,9 @@ test: test-unit test-compat ## Run all tests
 test-unit: $(MODULES) ## Run the unit tests: no VM, seconds
 	@scripts/test-unit
 
-test-compat: build ## Run the docker CLI and dockerode against a real daemon and real VMs
+test-compat: build ## Run the agent, then the docker CLI and dockerode, against real VMs
 	@scripts/install-deps --tests
+	@agent/test/run
 	@test/compat/run
 
 bench: build ## Measure, print the table and write build/bench.json
