@@ -36,10 +36,11 @@ bench: build ## Measure, print the table and write build/bench.json
 	@node --import tsx bench/main.ts
 
 lint: $(MODULES) ## Check types, style and format
-	@npx tsc -p tsconfig.json --noEmit
-	@if [ -f agent/tsconfig.json ]; then npx tsc -p agent/tsconfig.json --noEmit; fi
-	@npx eslint .
-	@npx prettier --check --log-level warn .
+	@node_modules/.bin/tsc -p tsconfig.json --noEmit
+	@node_modules/.bin/tsc -p agent/tsconfig.json --noEmit
+	@node_modules/.bin/tsc -p agent/test/tsconfig.json --noEmit
+	@node_modules/.bin/eslint .
+	@node_modules/.bin/prettier --check --log-level warn .
 
 clean: ## Remove everything built; the cache stays
 	rm -rf build dist
@@ -52,7 +53,7 @@ $(MODULES): package-lock.json
 	@touch -c $@
 
 dist/.built: $(DAEMON_SOURCES) tsconfig.json tsconfig.build.json $(MODULES)
-	npx tsc -p tsconfig.build.json
+	node_modules/.bin/tsc -p tsconfig.build.json
 	@touch $@
 
 build/agent build/initramfs.cpio &: $(AGENT_SOURCES) $(MODULES)
