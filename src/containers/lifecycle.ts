@@ -190,9 +190,14 @@ export class Lifecycle {
     }
   }
 
-  /** Where a machine's sockets are: the ID is cut, for the sake of the path's length. */
+  /** Below it each machine has a folder for its sockets. */
+  get machineRoot(): string {
+    return path.join(this.#options.execRoot, "m");
+  }
+
+  /** The ID is cut, for the sake of the path's length. */
   #machineDirectory(container: Container): string {
-    return path.join(this.#options.execRoot, "m", container.id.slice(0, 16));
+    return path.join(this.machineRoot, container.id.slice(0, 16));
   }
 
   async #startFailed(container: Container, error: Error): Promise<void> {

@@ -12,6 +12,8 @@ export interface RestoreOptions {
   hypervisor: Hypervisor;
   networks: NetworkService;
   log: Logger;
+  /** Below it are the machines' folders. */
+  machineRoot: string;
   remove: (container: Container) => Promise<void>;
 }
 
@@ -22,6 +24,7 @@ export async function restoreContainers(
   containers: Container[],
   options: RestoreOptions,
 ): Promise<void> {
+  await endOrphans(containers, options);
   const adopted: Promise<void>[] = [];
   const start: Container[] = [];
   for (const container of containers) {
@@ -51,6 +54,16 @@ export async function restoreContainers(
   for (const container of start) {
     void guarded(container, options.lifecycle.start(container), options.log);
   }
+}
+
+async function endOrphans(
+  containers: Container[],
+  options: RestoreOptions,
+): Promise<void> {
+  const { hypervisor, machineRoot, log } = options;
+  const known = containers.flatMap(({ record }) => record.machine ?? []);
+  const ended = await hypervisor.endOrphans(machineRoot, known);
+  if (ended > 0) log.warn({ ended }, "ended machines that no container has");
 }
 
 /** @returns a promise of taking its running machine over, or nothing when there is none */

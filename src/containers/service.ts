@@ -68,6 +68,7 @@ export class ContainerService implements ImageUsage {
       hypervisor,
       networks,
       log,
+      machineRoot: this.lifecycle.machineRoot,
       remove: (container) => this.#remove(container),
     });
   }

@@ -177,6 +177,10 @@ export class TestHypervisor implements Hypervisor {
     return Promise.resolve(undefined);
   }
 
+  endOrphans(): Promise<number> {
+    return Promise.resolve(0);
+  }
+
   /** The machine that was started last. */
   get last(): TestMachine {
     const machine = this.machines.at(-1);
