@@ -27,6 +27,8 @@ export class Container {
   quickRestarts = 0;
   /** A restart by hand is under way: --rm does not apply to the stop in it. */
   restarting = false;
+  /** What whoever made it is to be told. */
+  readonly warnings: string[] = [];
   /** Number of the next exec in the machine that runs. */
   nextProcess = INIT_PROCESS + 1;
 

@@ -62,10 +62,12 @@ function makeService(): ContainerService {
     dataRoot: path.join(root, "data"),
     execRoot: path.join(root, "run"),
     images: {
-      get: (reference) =>
-        reference.startsWith("box")
-          ? Promise.resolve(IMAGE)
-          : Promise.reject(new NotFound(`No such image: ${reference}`)),
+      get: (reference) => {
+        if (reference.startsWith("box")) return Promise.resolve(IMAGE);
+        return reference === "foreign"
+          ? Promise.resolve({ ...IMAGE, architecture: "s390x" })
+          : Promise.reject(new NotFound(`No such image: ${reference}`));
+      },
       disk: () => Promise.resolve({ parts: [], readonly: true }),
     },
     hypervisor,
@@ -153,6 +155,26 @@ test("a create that fails leaves nothing behind", async () => {
   await assert.rejects(create({ Env: ["=x"] }), InvalidParameter);
   assert.deepEqual(service.all(), []);
   assert.deepEqual(await readdir(path.join(root, "data", "containers")), []);
+});
+
+test("an image of another platform is a warning, or an error where one was asked for", async () => {
+  const native = await create();
+  assert.deepEqual(native.warnings, []);
+  const foreign = await create({ Image: "foreign" });
+  assert.match(
+    foreign.warnings.join(),
+    /platform \(linux\/s390x\) does not match the detected host platform/,
+  );
+  const request = createRequestSchema.parse({ Image: "box" });
+  await assert.rejects(
+    service.create(request, undefined, "linux/s390x"),
+    (error: Error) =>
+      error instanceof NotFound &&
+      /does not match the specified platform \(linux\/s390x\)/.test(
+        error.message,
+      ),
+  );
+  assert.equal(service.all().length, 2);
 });
 
 test("containers are found by name, ID and unambiguous prefix", async () => {

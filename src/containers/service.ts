@@ -5,6 +5,7 @@ import type { EventBus } from "../events.js";
 import type { Filters } from "../filters.js";
 import type { Hypervisor } from "../hypervisor/index.js";
 import type { ImageSource, ImageUsage } from "../images/index.js";
+import { platformWarning } from "../images/platform.js";
 import type { NetworkService } from "../networks/index.js";
 import { Container } from "./container.js";
 import { type Tell, teller } from "./container-events.js";
@@ -87,25 +88,29 @@ export class ContainerService implements ImageUsage {
   /**
    * `POST /containers/create`.
    * @param name the name the user chose; a random one when undefined
-   * @throws {NotFound} no such image
+   * @param platform what `--platform` asks of the image
+   * @throws {NotFound} no such image, or not for that platform
    * @throws {Conflict} the name is taken
    * @throws {InvalidParameter} see `newRecord`
    */
   async create(
     request: CreateRequest,
     name: string | undefined,
+    platform?: string,
   ): Promise<Container> {
     const { images, networks, defaults, log } = this.#options;
     const chosen = name ? checkName(name) : this.#freeName();
     if (!request.Image) throw new InvalidParameter("no image specified");
     networks.check(request.HostConfig?.NetworkMode || "default");
     const image = await images.get(request.Image);
+    const warning = platformWarning(request.Image, image, platform);
     const id = newId();
     const record = newRecord(id, chosen, request, image, defaults);
     this.#index.reserve(chosen, id);
     try {
       await this.#store.create(id);
       const container = new Container(record, this.#store, log);
+      if (warning) container.warnings.push(warning);
       await this.#disks.create(container.writableDisk, record.diskBytes);
       await container.save();
       this.#index.add(container);

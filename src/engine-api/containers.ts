@@ -62,9 +62,13 @@ export function containerRoutes(service: ContainerService) {
 
     router.post("/containers/create", async (ctx) => {
       const request = await readJson(ctx, createRequestSchema);
-      const container = await service.create(request, queryString(ctx, "name"));
+      const { id, warnings } = await service.create(
+        request,
+        queryString(ctx, "name"),
+        queryString(ctx, "platform"),
+      );
       ctx.status = 201;
-      ctx.body = { Id: container.id, Warnings: [] };
+      ctx.body = { Id: id, Warnings: warnings };
     });
 
     router.get("/containers/:id/json", (ctx) => {

@@ -1,4 +1,4 @@
-import { InvalidParameter } from "../errors.js";
+import { InvalidParameter, NotFound } from "../errors.js";
 
 /** An operating system and CPU, as in image indexes and `--platform`. */
 export interface Platform {
@@ -107,4 +107,30 @@ export function suitability(
 
 function level(variant: string): number {
   return Number(/^v(\d)$/.exec(variant)?.[1] ?? Number.NaN);
+}
+
+/**
+ * Compares an image's platform with the one asked for, or with the host's when none was.
+ * @param reference the image as the user named it
+ * @returns a warning in Docker's words, or undefined when all is well
+ * @throws {NotFound} a platform was asked for and the image has another one
+ * @throws {InvalidParameter} what was asked for is no platform
+ */
+export function platformWarning(
+  reference: string,
+  image: { os: string; architecture: string },
+  asked: string | undefined,
+): string | undefined {
+  const own = normalised(image.os, image.architecture, "");
+  const wanted = asked ? parsePlatform(asked) : HOST_PLATFORM;
+  if (wanted.os === own.os && wanted.architecture === own.architecture) {
+    return undefined;
+  }
+  const [ownText, wantedText] = [own, wanted].map(formatPlatform);
+  if (asked) {
+    throw new NotFound(
+      `image with reference ${reference} was found but its platform (${ownText}) does not match the specified platform (${wantedText})`,
+    );
+  }
+  return `The requested image's platform (${ownText}) does not match the detected host platform (${wantedText}) and no specific platform was requested`;
 }
