@@ -183,9 +183,9 @@ export class Lifecycle {
       hostname: record.config.Hostname,
     };
     record.endpoints = [];
-    for (const network of record.networks) {
+    for (const request of record.networks) {
       record.endpoints.push(
-        await this.#options.networks.attach(names, network),
+        await this.#options.networks.attach(names, request),
       );
     }
   }

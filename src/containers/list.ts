@@ -114,7 +114,7 @@ function matchesName(filters: Filters, name: string): boolean {
 }
 
 function matchesNetwork(filters: Filters, container: Container): boolean {
-  return container.record.networks.some((mode) => {
+  return container.record.networks.some(({ network: mode }) => {
     const name = mode === "default" ? "bridge" : mode;
     const id = container.record.endpoints.find(
       (endpoint) => endpoint.network === name,

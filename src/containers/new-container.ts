@@ -3,6 +3,7 @@ import { cpus } from "node:os";
 import { isIP } from "node:net";
 import { InvalidParameter, NotImplemented } from "../errors.js";
 import type { Image, ImageConfig } from "../images/index.js";
+import type { AttachRequest } from "../networks/index.js";
 import { capabilitiesOf } from "./capabilities.js";
 import { initialState } from "./container.js";
 import type {
@@ -129,8 +130,8 @@ function noneIfBlank(argv: string[] | undefined): string[] | null {
   return !argv?.length || (argv.length === 1 && argv[0] === "") ? null : argv;
 }
 
-function networksOf(request: CreateRequest): string[] {
-  if (request.NetworkDisabled) return ["none"];
+function networksOf(request: CreateRequest): AttachRequest[] {
+  if (request.NetworkDisabled) return [{ network: "none" }];
   const mode = request.HostConfig?.NetworkMode || "default";
   const others = Object.keys(request.NetworkingConfig?.EndpointsConfig ?? {});
   if (others.some((name) => name !== mode)) {
@@ -138,7 +139,7 @@ function networksOf(request: CreateRequest): string[] {
       "a container on several networks is not supported by hull yet",
     );
   }
-  return [mode];
+  return [{ network: mode }];
 }
 
 function withDefaults(host: HostConfig): HostConfig {

@@ -1,6 +1,6 @@
 /** What is kept on disk of a container; everything else can be found out again. */
 import type { MachineRecord } from "../hypervisor/index.js";
-import type { Endpoint } from "../networks/index.js";
+import type { AttachRequest, Endpoint } from "../networks/index.js";
 import type { HostConfig } from "./create-request.js";
 import type { ImageConfig } from "../images/index.js";
 
@@ -69,8 +69,8 @@ export interface ContainerRecord {
   imageId: string;
   config: ContainerConfig;
   hostConfig: HostConfig;
-  /** Names of the networks it is attached to when it runs. */
-  networks: string[];
+  /** What it asks of the networks it is attached to when it runs. */
+  networks: AttachRequest[];
   /** argv of its process: entrypoint and command joined. */
   argv: string[];
   state: ContainerState;

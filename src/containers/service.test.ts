@@ -55,6 +55,9 @@ function makeService(): ContainerService {
     detach: () => Promise.resolve(),
     restore: () => Promise.resolve(),
     removeOrphans: () => Promise.resolve(),
+    createTap: () => Promise.resolve(undefined),
+    discardTap: () => undefined,
+    restoreTap: () => undefined,
     list: () => [],
     get: () => assert.fail("not asked in these tests"),
   };

@@ -6,6 +6,7 @@ import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
 import writeFileAtomic from "write-file-atomic";
+import type { AttachRequest } from "../networks/index.js";
 import { type ContainerRecord, RECORD_VERSION } from "./record.js";
 
 const RECORD_FILE = "container.json";
@@ -67,6 +68,10 @@ export class ContainerStore {
       if (record.version !== RECORD_VERSION || record.id !== id) {
         throw new Error(`not a version ${RECORD_VERSION} record of ${id}`);
       }
+      // Before containers could ask anything of a network, its name was all there was.
+      record.networks = record.networks.map((one: AttachRequest | string) =>
+        typeof one === "string" ? { network: one } : one,
+      );
       return record;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") {

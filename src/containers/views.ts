@@ -222,7 +222,7 @@ function networkSettingsView(record: ContainerRecord) {
 
 function networksView(record: ContainerRecord) {
   return Object.fromEntries(
-    record.networks.map((mode) => {
+    record.networks.map(({ network: mode }) => {
       const name = mode === "default" ? "bridge" : mode;
       const endpoint = record.endpoints.find((end) => end.network === name);
       return [

@@ -92,7 +92,10 @@ test("a filter that is unknown or impossible is refused by name", async (t) => {
 test("inspect shows the containers with their addresses", async (t) => {
   const { server, networks } = await start(t);
   const id = "a".repeat(64);
-  await networks.attach({ id, name: "web", hostname: "web" }, "bridge");
+  await networks.attach(
+    { id, name: "web", hostname: "web" },
+    { network: "bridge" },
+  );
   const answer = await server.request("GET", "/networks/bridge");
   const network = answer.json() as Network;
   assert.equal(network.Driver, "user");

@@ -107,19 +107,36 @@ export class BridgeDevice {
 
   /**
    * Makes a tap on the bridge, for one machine at a time to open by its name.
+   * @param made it is there already, see addSpareTap
    * @throws {SystemError} the kernel refused, in its words
    */
-  async addTap(device: string): Promise<void> {
+  async addTap(device: string, made = false): Promise<void> {
     if (this.#deleting?.devices.has(device)) {
       await this.#deleting.done;
     }
     // A tap that still waits for its deletion need not be made again.
-    const present = this.#doomed.delete(device);
+    const present = this.#doomed.delete(device) || made;
     const { name, mtu } = this.#settings;
     try {
       await this.#batch.run([
         ...(present ? [] : [`tuntap add dev ${device} mode tap`]),
         `link set dev ${device} master ${name} mtu ${mtu} group default ${this.#noLinkLocal} up`,
+      ]);
+    } catch (error) {
+      if (!made) this.removeTap(device);
+      throw error;
+    }
+  }
+
+  /**
+   * Makes a tap that is on no bridge, and down: were it up, the host would answer on it.
+   * @throws {SystemError} the kernel refused, in its words
+   */
+  async addSpareTap(device: string): Promise<void> {
+    try {
+      await this.#batch.run([
+        `tuntap add dev ${device} mode tap`,
+        `link set dev ${device} mtu ${this.#settings.mtu} ${this.#noLinkLocal} down`,
       ]);
     } catch (error) {
       this.removeTap(device);

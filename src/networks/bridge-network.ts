@@ -8,7 +8,12 @@ import { BridgeDevice } from "./bridge-device.js";
 import { runTool } from "./command.js";
 import { Endpoints } from "./endpoints.js";
 import { applyFirewall, warnOfForeignDrop } from "./firewall.js";
-import type { ContainerNames, Endpoint, NetworkInfo } from "./index.js";
+import type {
+  AttachRequest,
+  ContainerNames,
+  Endpoint,
+  NetworkInfo,
+} from "./index.js";
 import {
   contains,
   formatAddress,
@@ -17,7 +22,7 @@ import {
   parseInterface,
   type Subnet,
 } from "./ipv4.js";
-import type { Network } from "./network.js";
+import type { Network, Taps } from "./network.js";
 import { randomId, type NetworkRecord, type RecordFile } from "./record.js";
 import type { Resolvers } from "./resolvers.js";
 import { chooseSubnet, collisions, type Route } from "./subnet-choice.js";
@@ -43,6 +48,16 @@ export class BridgeNetwork implements Network {
   readonly #endpoints = new Endpoints();
   /** Leases of an earlier daemon that no container has claimed yet: address by container ID. */
   readonly #unclaimed = new Map<string, number>();
+  /** Taps that are on no network. */
+  readonly #spareTaps = new Set<string>();
+  readonly taps: Taps = {
+    create: () => this.#createTap(),
+    discard: (device) => {
+      this.#spareTaps.delete(device);
+      this.#device.removeTap(device);
+    },
+    restore: (device) => this.#spareTaps.add(device),
+  };
 
   /**
    * Makes the bridge, its address and its rules, or takes over the ones that are there.
@@ -142,7 +157,10 @@ export class BridgeNetwork implements Network {
     };
   }
 
-  async attach(container: ContainerNames): Promise<Endpoint> {
+  async attach(
+    container: ContainerNames,
+    { tap }: AttachRequest,
+  ): Promise<Endpoint> {
     this.#endpoints.refuseTwice(container, this.name);
     this.#dropUnclaimed(container.id);
     const address = this.#pool.allocate();
@@ -151,27 +169,22 @@ export class BridgeNetwork implements Network {
         `failed to allocate an address on network ${this.name}: no available IPv4 addresses in ${this.subnet}`,
       );
     }
-    const device = this.#device.tapName(container.id);
+    const device = tap ?? this.#device.tapName(container.id);
     const endpoint = this.#endpoint(address, device);
     // Known from now on: a second attach is refused and removeOrphans leaves the tap alone.
     this.#endpoints.add(container, endpoint);
     try {
       const [resolvers] = await Promise.all([
         this.#options.resolvers.read(),
-        this.#device.addTap(device),
+        this.#device.addTap(device, tap !== undefined),
       ]);
       Object.assign(endpoint, resolvers);
     } catch (error) {
       this.#endpoints.remove(container.id);
       this.#pool.release(address);
-      if (error instanceof SystemError) {
-        throw new Unavailable(
-          `failed to set up container networking: ${error.message}`,
-          { cause: error },
-        );
-      }
-      throw error;
+      throw refusal(error);
     }
+    this.#spareTaps.delete(device);
     this.#save();
     return endpoint;
   }
@@ -249,12 +262,24 @@ export class BridgeNetwork implements Network {
     };
   }
 
+  async #createTap(): Promise<string> {
+    // An ID no container has, so that it clashes with no container's own tap.
+    const device = this.#device.tapName(randomId());
+    this.#spareTaps.add(device);
+    try {
+      await this.#device.addSpareTap(device);
+    } catch (error) {
+      this.#spareTaps.delete(device);
+      throw refusal(error);
+    }
+    return device;
+  }
+
   #taps(): Set<string> {
-    return new Set(
-      this.#endpoints
-        .all()
-        .flatMap(({ nic }) => (nic?.kind === "tap" ? [nic.device] : [])),
-    );
+    const plugged = this.#endpoints
+      .all()
+      .flatMap(({ nic }) => (nic?.kind === "tap" ? [nic.device] : []));
+    return new Set([...plugged, ...this.#spareTaps]);
   }
 
   #dropUnclaimed(containerId: string): void {
@@ -284,6 +309,16 @@ export class BridgeNetwork implements Network {
       leases: [...claimed, ...unclaimed],
     });
   }
+}
+
+/** The kernel's refusal, as the one who starts a container is to read it. */
+function refusal(error: unknown): unknown {
+  return error instanceof SystemError
+    ? new Unavailable(
+        `failed to set up container networking: ${error.message}`,
+        { cause: error },
+      )
+    : error;
 }
 
 /** The host's address on the bridge: as configured, as it was, or the first free of the defaults. */

@@ -16,7 +16,7 @@ export interface NetworkService {
    * @throws {InvalidParameter} as `check`
    * @throws {Unavailable} the host refused (no root, no tun device, no free address), saying what is missing
    */
-  attach(container: ContainerNames, network: string): Promise<Endpoint>;
+  attach(container: ContainerNames, request: AttachRequest): Promise<Endpoint>;
   /**
    * Gives back all of a container's endpoints, after its machine has ended. Never throws for what is
    * already gone. The host's end of the cable is taken down later, in the background.
@@ -29,12 +29,38 @@ export interface NetworkService {
    * that no container claimed.
    */
   removeOrphans(): Promise<void>;
+  /**
+   * Makes a tap that is on no network yet, for a machine that is to have one before its container has a
+   * network: `attach` plugs it in, and `detach` then removes it. Until then nothing passes through it.
+   * @returns its name; undefined where machines have no taps (user mode)
+   * @throws {Unavailable} the host refused
+   */
+  createTap(): Promise<string | undefined>;
+  /** Takes back a tap of `createTap` that is on no network, in the background. */
+  discardTap(device: string): void;
+  /** As `restore`, for a tap of a running machine that is on no network: removeOrphans leaves it alone. */
+  restoreTap(device: string): void;
   list(): NetworkInfo[];
   /**
    * @param reference a network's ID, name or unambiguous ID prefix
    * @throws {NotFound} "network … not found"
    */
   get(reference: string): NetworkInfo;
+}
+
+/** What a container asks of one network; plain JSON, kept in the container's record (without `tap`). */
+export interface AttachRequest {
+  /** A network's name or ID; `default` means the network `bridge`. */
+  network: string;
+  /** Addresses of the network's subnets; chosen where absent. */
+  ipv4Address?: string;
+  ipv6Address?: string;
+  /** Names by which others on the network find the container, beside its own. */
+  aliases?: string[];
+  /** Chosen where absent. */
+  macAddress?: string;
+  /** A tap of `createTap` to plug in, instead of making one. */
+  tap?: string;
 }
 
 export interface ContainerNames {

@@ -84,7 +84,9 @@ if (insideNamespace) {
 function userTests(): void {
   test("in user mode a container gets QEMU's addresses and its resolver", async (t) => {
     const networks = await open(await folder(t));
-    const endpoint = await networks.attach(container("a"), "default");
+    const endpoint = await networks.attach(container("a"), {
+      network: "default",
+    });
     assert.deepEqual(endpoint.nic, { kind: "user", mac: "02:42:0a:00:02:0f" });
     assert.deepEqual(endpoint.interface?.addresses, ["10.0.2.15/24"]);
     assert.deepEqual(endpoint.interface?.gateways, ["10.0.2.2"]);
@@ -94,7 +96,7 @@ function userTests(): void {
 
   test("the network none has no NIC", async (t) => {
     const networks = await open(await folder(t));
-    const endpoint = await networks.attach(container("a"), "none");
+    const endpoint = await networks.attach(container("a"), { network: "none" });
     assert.equal(endpoint.nic, undefined);
     assert.equal(endpoint.interface, undefined);
     assert.equal(endpoint.ipAddress, "");
@@ -106,21 +108,27 @@ function userTests(): void {
     for (const mode of ["host", "container:web"]) {
       assert.throws(() => networks.check(mode), InvalidParameter);
       await assert.rejects(
-        networks.attach(container("a"), mode),
+        networks.attach(container("a"), { network: mode }),
         /virtual machine/,
       );
     }
     networks.check("no-such-network");
-    await assert.rejects(networks.attach(container("a"), "no-such-network"), {
-      name: "NotFound",
-      message: "network no-such-network not found",
-    });
+    await assert.rejects(
+      networks.attach(container("a"), { network: "no-such-network" }),
+      {
+        name: "NotFound",
+        message: "network no-such-network not found",
+      },
+    );
   });
 
   test("a container is on a network once, until it is detached", async (t) => {
     const networks = await open(await folder(t));
-    await networks.attach(container("a"), "bridge");
-    await assert.rejects(networks.attach(container("a"), "bridge"), Conflict);
+    await networks.attach(container("a"), { network: "bridge" });
+    await assert.rejects(
+      networks.attach(container("a"), { network: "bridge" }),
+      Conflict,
+    );
     assert.deepEqual(
       networks.get("bridge").endpoints.map((member) => member.containerName),
       ["ca"],
@@ -128,7 +136,7 @@ function userTests(): void {
     await networks.detach(container("a").id);
     await networks.detach(container("a").id);
     assert.deepEqual(networks.get("bridge").endpoints, []);
-    await networks.attach(container("a"), "bridge");
+    await networks.attach(container("a"), { network: "bridge" });
   });
 
   test("networks are found by name, ID and ID prefix, and keep their IDs", async (t) => {
@@ -172,8 +180,8 @@ function bridgeTests(): void {
 
   test("containers get taps on the bridge, addresses in order and MACs made from them", async (t) => {
     const networks = await open(await folder(t), { driver });
-    const a = await networks.attach(container("a"), "bridge");
-    const b = await networks.attach(container("b"), "bridge");
+    const a = await networks.attach(container("a"), { network: "bridge" });
+    const b = await networks.attach(container("b"), { network: "bridge" });
     assert.deepEqual(
       [a, b].map((endpoint) => [endpoint.ipAddress, endpoint.macAddress]),
       [
@@ -203,7 +211,9 @@ function bridgeTests(): void {
   test("a container that comes back at once finds its tap, whether or not it was deleted", async (t) => {
     const networks = await open(await folder(t), { driver });
     for (let round = 0; round < 5; round++) {
-      const { nic } = await networks.attach(container("a"), "bridge");
+      const { nic } = await networks.attach(container("a"), {
+        network: "bridge",
+      });
       assert.ok(nic?.kind === "tap");
       assert.deepEqual(taps(), [nic.device]);
       await networks.detach(container("a").id);
@@ -212,18 +222,46 @@ function bridgeTests(): void {
     }
   });
 
+  test("a tap made ahead is plugged in by attach, and stays until it is given back", async (t) => {
+    const directory = await folder(t);
+    const before = await open(directory, { driver });
+    const [tap, spare] = [await before.createTap(), await before.createTap()];
+    assert.ok(tap && spare);
+    assert.deepEqual(taps(), []);
+    const { nic } = await before.attach(container("a"), {
+      network: "bridge",
+      tap,
+    });
+    assert.deepEqual(nic?.kind === "tap" && nic.device, tap);
+    assert.deepEqual(taps(), [tap]);
+    await before.detach(container("a").id);
+    await before.close();
+
+    const after = await open(directory, { driver });
+    after.restoreTap(spare);
+    await after.removeOrphans();
+    execFileSync("ip", ["link", "show", spare]);
+    after.discardTap(spare);
+    await after.close();
+    for (const gone of [tap, spare]) {
+      assert.throws(() =>
+        execFileSync("ip", ["link", "show", gone], { stdio: "pipe" }),
+      );
+    }
+  });
+
   test("a restarted daemon keeps what running containers have and takes back the rest", async (t) => {
     const directory = await folder(t);
     const before = await open(directory, { driver });
-    const a = await before.attach(container("a"), "bridge");
-    const b = await before.attach(container("b"), "bridge");
+    const a = await before.attach(container("a"), { network: "bridge" });
+    const b = await before.attach(container("b"), { network: "bridge" });
     await before.close();
     execFileSync("nft", ["delete", "table", "ip", "hulltest0"]);
 
     const after = await open(directory, { driver });
     await after.restore(container("a"), a);
     // Not handed out while it is not known whether its container still runs.
-    const c = await after.attach(container("c"), "bridge");
+    const c = await after.attach(container("c"), { network: "bridge" });
     assert.equal(c.ipAddress, "172.17.0.4");
     await after.removeOrphans();
     await after.close();
@@ -260,7 +298,9 @@ function bridgeTests(): void {
       driver,
       bridgeAddress: "10.77.0.1/24",
     });
-    const { ipAddress } = await configured.attach(container("a"), "bridge");
+    const { ipAddress } = await configured.attach(container("a"), {
+      network: "bridge",
+    });
     assert.equal(ipAddress, "10.77.0.2");
     const addresses = execFileSync(
       "ip",
@@ -302,14 +342,16 @@ function bridgeTests(): void {
       bridgeAddress: "10.78.0.1/29",
     });
     for (const digit of "abcde") {
-      await networks.attach(container(digit), "bridge");
+      await networks.attach(container(digit), { network: "bridge" });
     }
     await assert.rejects(
-      networks.attach(container("f"), "bridge"),
+      networks.attach(container("f"), { network: "bridge" }),
       /no available IPv4 addresses in 10\.78\.0\.0\/29/,
     );
     await networks.detach(container("b").id);
-    const { ipAddress } = await networks.attach(container("f"), "bridge");
+    const { ipAddress } = await networks.attach(container("f"), {
+      network: "bridge",
+    });
     assert.equal(ipAddress, "10.78.0.3");
   });
 }

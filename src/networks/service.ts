@@ -11,12 +11,13 @@ import {
 import { BridgeNetwork } from "./bridge-network.js";
 import { hasTool } from "./command.js";
 import type {
+  AttachRequest,
   ContainerNames,
   Endpoint,
   NetworkInfo,
   NetworkService,
 } from "./index.js";
-import type { Network } from "./network.js";
+import type { Network, Taps } from "./network.js";
 import { NoneNetwork } from "./none-network.js";
 import { RecordFile } from "./record.js";
 import { Resolvers, type ResolverSettings } from "./resolvers.js";
@@ -82,10 +83,15 @@ export class Networks implements NetworkService {
     }
   }
 
-  async attach(container: ContainerNames, network: string): Promise<Endpoint> {
+  async attach(
+    container: ContainerNames,
+    request: AttachRequest,
+  ): Promise<Endpoint> {
+    const { network } = request;
     this.check(network);
     return this.#find(network === "default" ? "bridge" : network).attach(
       container,
+      request,
     );
   }
 
@@ -106,6 +112,18 @@ export class Networks implements NetworkService {
     await Promise.all(this.#networks.map((network) => network.removeOrphans()));
   }
 
+  async createTap(): Promise<string | undefined> {
+    return this.#taps?.create();
+  }
+
+  discardTap(device: string): void {
+    this.#taps?.discard(device);
+  }
+
+  restoreTap(device: string): void {
+    this.#taps?.restore(device);
+  }
+
   list(): NetworkInfo[] {
     return this.#networks.map((network) => network.info());
   }
@@ -117,6 +135,10 @@ export class Networks implements NetworkService {
   /** To be called when the daemon ends. Running containers keep their network. */
   async close(): Promise<void> {
     await Promise.all(this.#networks.map((network) => network.close()));
+  }
+
+  get #taps(): Taps | undefined {
+    return this.#networks.find(({ taps }) => taps)?.taps;
   }
 
   #find(reference: string): Network {
