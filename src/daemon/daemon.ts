@@ -12,6 +12,7 @@ import { execRoutes } from "../engine-api/exec.js";
 import { imageRoutes } from "../engine-api/images.js";
 import { eventRoutes } from "../engine-api/events.js";
 import { networkRoutes } from "../engine-api/networks.js";
+import { pluginRoutes } from "../engine-api/plugins.js";
 import { systemRoutes } from "../engine-api/system.js";
 import { createApi } from "../engine-api/server.js";
 import { volumeRoutes } from "../engine-api/volumes.js";
@@ -170,6 +171,7 @@ export class Daemon {
           imageRoutes(images),
           networkRoutes(networks),
           volumeRoutes,
+          pluginRoutes,
         ],
       }),
     );

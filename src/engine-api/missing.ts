@@ -1,14 +1,17 @@
 /** Operations of the Engine API that are not built: said so, rather than "page not found". */
-import { NotFound, NotImplemented, Unavailable } from "../errors.js";
+import { NotImplemented, Unavailable } from "../errors.js";
 import type { ApiRouter } from "./context.js";
 
 const NOT_A_MANAGER =
   'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.';
+const NO_SWARM = "hull has no swarm mode: it runs containers on one host";
 const NOT_IN_SWARM = "This node is not part of a swarm";
 
 /** Swarm's operations, which answer as an engine does that is in no swarm. */
 const SWARM: readonly (readonly [string, string])[] = [
   ["GET /swarm", NOT_A_MANAGER],
+  ["POST /swarm/init", NO_SWARM],
+  ["POST /swarm/join", NO_SWARM],
   ["POST /swarm/leave", NOT_IN_SWARM],
   ["POST /swarm/update", NOT_A_MANAGER],
   ["GET /swarm/unlockkey", NOT_A_MANAGER],
@@ -108,20 +111,11 @@ const OPERATIONS: readonly (readonly [string, string])[] = [
   ["POST /networks/:id/connect", "connect a container to a network"],
   ["POST /networks/:id/disconnect", "disconnect a container from a network"],
   ["POST /networks/prune", "delete unused networks"],
-  ["GET /plugins", "list plugins"],
   ["GET /plugins/privileges", "get plugin privileges"],
   ["POST /plugins/pull", "install a plugin"],
-  ["DELETE /plugins/*name", "remove a plugin"],
-  ["POST /plugins/*name/enable", "enable a plugin"],
-  ["POST /plugins/*name/disable", "disable a plugin"],
-  ["POST /plugins/*name/upgrade", "upgrade a plugin"],
   ["POST /plugins/create", "create a plugin"],
-  ["POST /plugins/*name/push", "push a plugin"],
-  ["POST /plugins/*name/set", "configure a plugin"],
   ["GET /distribution/*name/json", "get image information from the registry"],
   ["POST /session", "initialize interactive session"],
-  ["POST /swarm/init", "initialize a new swarm"],
-  ["POST /swarm/join", "join an existing swarm"],
   ["POST /grpc", "start a build session over gRPC"],
 ];
 
@@ -135,10 +129,6 @@ export function missingRoutes(router: ApiRouter): void {
       throw new Unavailable(message);
     });
   }
-  // `docker inspect NAME` asks here last: there are no plugins.
-  router.get("/plugins/*name/json", (ctx) => {
-    throw new NotFound(`plugin "${String(ctx.params["name"])}" not found`);
-  });
   for (const [operation, summary] of OPERATIONS) {
     register(router, operation, () => {
       throw new NotImplemented(`hull cannot do this yet: ${summary}`);

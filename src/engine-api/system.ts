@@ -145,7 +145,7 @@ function infoView(facts: InfoFacts): object {
     Plugins: {
       Volume: ["local"],
       Network: ["bridge", "null"],
-      Authorization: null,
+      Authorization: [],
       Log: ["json-file", "none"],
     },
     // Limits are set by the guest's kernel, which has no swap and knows no CPU sets of the host.
@@ -175,7 +175,7 @@ function infoView(facts: InfoFacts): object {
     MemTotal: host.memoryBytes,
     IndexServerAddress: "https://index.docker.io/v1/",
     RegistryConfig: registryConfig(engine),
-    GenericResources: null,
+    GenericResources: [],
     HttpProxy: "",
     HttpsProxy: "",
     NoProxy: "",

@@ -64,7 +64,7 @@ export function listImages(
       Created: Math.floor(createdMs(image.config) / 1000),
       Size: sum(image.layerSizes),
       SharedSize: options.sharedSize ? sharedSize(image, images) : -1,
-      Labels: image.config.config?.Labels ?? null,
+      Labels: image.config.config?.Labels ?? {},
       Containers: options.containers?.(image.id) ?? -1,
     });
   }
