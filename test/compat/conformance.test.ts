@@ -306,11 +306,20 @@ describe(
           body: { Detach: false, Tty: false },
         }),
       );
-      await drive("POST /exec/{id}/resize", {
-        ...one,
-        query: { h: "20", w: "70" },
-      });
       succeeds(await drive("GET /exec/{id}/json", one));
+      const terminal = await drive("POST /containers/{id}/exec", {
+        ...of(name),
+        body: { Cmd: ["sleep", "100"], AttachStdout: true, Tty: true },
+      });
+      const { Id } = terminal.json as { Id: string };
+      const body = { Detach: true, Tty: true };
+      succeeds(await drive("POST /exec/{id}/start", { ...of(Id), body }));
+      succeeds(
+        await drive("POST /exec/{id}/resize", {
+          ...of(Id),
+          query: { h: "20", w: "70" },
+        }),
+      );
       assert.equal((await drive("GET /exec/{id}/json", of("x"))).status, 404);
     };
 

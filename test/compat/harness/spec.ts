@@ -81,7 +81,7 @@ export class Spec {
     const values = json === undefined ? lines(text, name) : [json];
     const validate = this.#validator(path, method, status);
     for (const value of values) {
-      if (validate(value)) continue;
+      if (validate(withoutNulls(value))) continue;
       this.problems.push(
         `${name} answered ${status} with a body that is not of its schema: ` +
           this.#ajv.errorsText(validate.errors),
@@ -129,4 +129,18 @@ function withNulls(node: unknown): unknown {
       .map(([key, value]) => [key, withNulls(value)]),
   );
   return nullable === true ? { anyOf: [schema, { type: "null" }] } : schema;
+}
+
+/**
+ * Go writes an empty list, map or pointer as null, and so does Docker's engine all over its answers, marked
+ * in the specification or not; to its clients that is the same as a property that is not there.
+ */
+function withoutNulls(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNulls);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value)
+      .filter(([, inner]) => inner !== null)
+      .map(([key, inner]) => [key, withoutNulls(inner)]),
+  );
 }
