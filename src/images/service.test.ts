@@ -163,8 +163,8 @@ describe("ImageService", { skip: noErofs }, () => {
       ]),
       [
         [derived.id, "ADD upper", 50, [`${app}:derived`], "top"],
-        ["<missing>", "ENV", 0, null, ""],
-        ["<missing>", "ADD lower", 1000, null, ""],
+        ["<missing>", "ENV", 0, [], ""],
+        ["<missing>", "ADD lower", 1000, [], ""],
       ],
     );
     assert.equal(history[2]?.Created, 1_704_067_200);

@@ -43,7 +43,7 @@ export interface HistoryItem {
   Id: string;
   Created: number;
   CreatedBy: string;
-  Tags: string[] | null;
+  Tags: string[];
   Size: number;
   Comment: string;
 }
@@ -180,7 +180,7 @@ export function historyView(facts: ImageFacts): HistoryItem[] {
         (Number.isNaN(created) ? Date.parse(NO_TIME) : created) / 1000,
       ),
       CreatedBy: entry.created_by ?? "",
-      Tags: null,
+      Tags: [],
       Size: size,
       Comment: entry.comment ?? "",
     };
@@ -190,7 +190,7 @@ export function historyView(facts: ImageFacts): HistoryItem[] {
   if (newest !== undefined) {
     newest.Id = facts.id;
     const tags = repoTags(references);
-    newest.Tags = tags.length === 0 ? null : tags;
+    newest.Tags = tags;
   }
   return items;
 }
