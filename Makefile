@@ -32,7 +32,8 @@ test-compat: build ## Run the agent, then the docker CLI and dockerode, against 
 	@agent/test/run
 	@test/compat/run
 
-bench: build ## Measure, print the table and write build/bench.json
+bench: build ## Measure hull and the engines beside it: a table, a plot and build/bench.json
+	@scripts/install-deps --bench
 	@node --import tsx bench/main.ts
 
 lint: $(MODULES) ## Check types, style and format

@@ -26,6 +26,8 @@ export class TestMachine implements Machine, AgentClient {
   readonly closed: Promise<string>;
   readonly hello: Promise<Hello>;
   readonly spans = [];
+  readonly startKind = "cold";
+  readonly fallback = undefined;
   /** Names of the operations the guest was asked for, and "kill", "pause", "resume". */
   readonly asked: string[] = [];
   readonly signals: number[] = [];

@@ -75,13 +75,23 @@ export interface MachineRecord {
   [key: string]: unknown;
 }
 
+/** From slow to fast: booted, restored from a template, or taken from a pool of restored ones. */
+export type StartKind = "cold" | "restored" | "warm";
+
 export interface Machine {
   readonly record: MachineRecord;
   readonly agent: AgentClient;
   /** Resolves when the machine's process is gone, with why. */
   readonly exited: Promise<MachineExit>;
-  /** Where the time of the start went: name and milliseconds. */
+  /**
+   * Where the time of the start went: name and milliseconds, one after the other from the call of `start`
+   * (what happened to the machine before it had an owner does not count) to the agent's hello.
+   */
   readonly spans: { name: string; ms: number }[];
+  /** How it was started. */
+  readonly startKind: StartKind;
+  /** Why a faster way of starting it did not work, where one was tried. */
+  readonly fallback: string | undefined;
   /** Stands still / goes on. */
   pause(): Promise<void>;
   resume(): Promise<void>;

@@ -6,6 +6,7 @@ import type {
   Machine,
   MachineExit,
   MachineRecord,
+  StartKind,
 } from "../index.js";
 import { ConsoleTail, panicMessage } from "./console.js";
 import type { ProcessEnd, QemuProcess } from "./process.js";
@@ -32,6 +33,8 @@ export class QemuMachine implements Machine {
   readonly record: MachineRecord;
   readonly exited: Promise<MachineExit>;
   readonly spans: { name: string; ms: number }[];
+  readonly startKind: StartKind = "cold";
+  readonly fallback: string | undefined;
   readonly #directory: string;
   readonly #process: QemuProcess;
   readonly #qmp: QmpClient;
