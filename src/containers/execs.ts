@@ -9,6 +9,8 @@ import { newId } from "./names.js";
 import { execError, exitCodeOf } from "./start-error.js";
 import { Stdio } from "./stdio.js";
 
+/** How long an exec that has ended can still be inspected, in ms. */
+const KEPT = 5 * 60_000;
 /** How long what a dead exec wrote may take to arrive, in ms, when a descendant holds its streams. */
 const DRAIN_LIMIT = 5000;
 
@@ -143,6 +145,11 @@ export class Execs {
     }
   }
 
+  /** Forgets an exec nobody else knows of. */
+  discard(exec: Exec): void {
+    this.#execs.delete(exec.id);
+  }
+
   /** @throws {Conflict} it does not run */
   async resize(exec: Exec, rows: number, columns: number): Promise<void> {
     const { machine } = exec.container;
@@ -157,6 +164,7 @@ export class Execs {
     if (exec.state === "exited") return;
     exec.state = "exited";
     exec.exitCode = exitCode;
+    setTimeout(() => this.discard(exec), KEPT).unref();
     this.#event(exec, "exec_die", { exitCode: String(exitCode) });
   }
 

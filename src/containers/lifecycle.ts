@@ -19,6 +19,7 @@ import type { NetworkService } from "../networks/index.js";
 import type { Container } from "./container.js";
 import type { Tell } from "./container-events.js";
 import { type Execs, notRunning } from "./execs.js";
+import type { HealthMonitors } from "./health.js";
 import { timestamp } from "./log/json-file.js";
 import {
   initSpawn,
@@ -41,6 +42,7 @@ export interface LifecycleOptions {
   tell: Tell;
   log: Logger;
   execs: Execs;
+  health: HealthMonitors;
   /** Removes a container that ended (--rm). */
   remove: (container: Container) => Promise<void>;
 }
@@ -67,6 +69,7 @@ export class Lifecycle {
   /** The daemon goes away: what ends from now on is for the next one to find. */
   close(): void {
     this.#closing = true;
+    this.#options.health.close();
   }
 
   /**
@@ -150,6 +153,7 @@ export class Lifecycle {
     state.oomKilled = false;
     state.pid = Number(machine?.["pid"] ?? 0);
     this.#options.tell(container, "start");
+    this.#options.health.begin(container);
   }
 
   #machineSpec(
@@ -240,7 +244,7 @@ export class Lifecycle {
       // Killed between the start of the process and the booking of it.
       record.state.startedAt = record.run?.startedAt ?? timestamp();
       this.#running(container);
-    }
+    } else this.#options.health.resume(container);
     await container.save();
     for (const { process, exit } of hello.processes) {
       if (process !== INIT_PROCESS) {
@@ -366,6 +370,7 @@ export class Lifecycle {
     state.oomKilled = end.oomKilled;
     state.error = end.error;
     state.finishedAt = end.finishedAt;
+    this.#options.health.stop(container);
     const again = !container.restarting && restartsAfterExit(record);
     const remove = record.hostConfig.AutoRemove && !container.restarting;
     await this.#endStreams(container);
@@ -577,6 +582,7 @@ export class Lifecycle {
       if (state.status !== "running" || !container.machine) {
         throw notRunning(container);
       }
+      this.#options.health.stop(container);
       await container.machine.pause();
       state.status = "paused";
       this.#options.tell(container, "pause");
@@ -594,6 +600,7 @@ export class Lifecycle {
       await container.machine.resume();
       state.status = "running";
       this.#options.tell(container, "unpause");
+      this.#options.health.resume(container);
       await container.save();
     });
   }

@@ -33,6 +33,8 @@ const STATUSES = [
   "dead",
 ];
 
+const HEALTH = ["starting", "healthy", "unhealthy", "none"];
+
 export interface ListOptions {
   all: boolean;
   /** Only so many, the newest; implies `all`. */
@@ -55,6 +57,13 @@ export function listContainers(
   for (const status of filters.get("status")) {
     if (!STATUSES.includes(status)) {
       throw new InvalidParameter(`invalid filter 'status=${status}'`);
+    }
+  }
+  for (const health of filters.get("health")) {
+    if (!HEALTH.includes(health)) {
+      throw new InvalidParameter(
+        `Unrecognised filter value for health: ${health}`,
+      );
     }
   }
   const exitCodes = filters.get("exited").map((text) => {
@@ -88,7 +97,7 @@ export function listContainers(
         // No container has any of these yet.
         !filters.has("volume") &&
         !filters.has("publish") &&
-        filters.exactMatch("health", "none") &&
+        filters.exactMatch("health", state.health?.status ?? "none") &&
         (!filters.has("expose") || matchesExposed(filters, container)) &&
         (!before || olderThan(container, before)) &&
         (!since || olderThan(since, container))

@@ -11,6 +11,7 @@ import type {
   HostConfig,
   RestartPolicy,
 } from "./create-request.js";
+import { checkHealthcheck, mergeHealthcheck } from "./healthcheck.js";
 import { logOptions } from "./log/options.js";
 import {
   type MachineDefaults,
@@ -46,6 +47,7 @@ export function newRecord(
   }
   const config = mergeConfig(id, request, image.config);
   if (config.StopSignal) signalNumber(config.StopSignal);
+  checkHealthcheck(config.Healthcheck);
   if (config.WorkingDir && !config.WorkingDir.startsWith("/")) {
     throw new InvalidParameter(
       `the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`,
@@ -120,6 +122,8 @@ function mergeConfig(
     config.StopTimeout = request.StopTimeout;
   }
   if (request.NetworkDisabled) config.NetworkDisabled = true;
+  const healthcheck = mergeHealthcheck(request.Healthcheck, image.Healthcheck);
+  if (healthcheck) config.Healthcheck = healthcheck;
   const shell = request.Shell ?? image.Shell;
   if (shell) config.Shell = shell;
   return config;

@@ -45,6 +45,23 @@ export type Status =
   | "exited"
   | "dead";
 
+/** Health of the Engine API: what the probes of a healthcheck found. */
+export interface Health {
+  status: "starting" | "healthy" | "unhealthy";
+  failingStreak: number;
+  /** The last results, the newest last. */
+  log: HealthResult[];
+}
+
+export interface HealthResult {
+  /** RFC 3339 with nanoseconds. */
+  start: string;
+  end: string;
+  /** 0 is healthy; -1 means that the probe could not be started or took too long. */
+  exitCode: number;
+  output: string;
+}
+
 export interface ContainerState {
   status: Status;
   /** PID of the machine's process on the host while it runs, else 0. */
@@ -57,6 +74,8 @@ export interface ContainerState {
   finishedAt: string;
   /** The user ended it by hand, so `unless-stopped` and `always` leave it alone. */
   manuallyStopped: boolean;
+  /** Present once a container with a healthcheck was started. */
+  health?: Health;
 }
 
 export interface ContainerRecord {

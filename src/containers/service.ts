@@ -11,6 +11,7 @@ import { Container } from "./container.js";
 import { type Tell, teller } from "./container-events.js";
 import type { CreateRequest } from "./create-request.js";
 import { Execs, notRunning } from "./execs.js";
+import { HealthMonitors } from "./health.js";
 import { ContainerIndex } from "./index-of-containers.js";
 import { Lifecycle } from "./lifecycle.js";
 import { listContainers } from "./list.js";
@@ -51,6 +52,11 @@ export class ContainerService implements ImageUsage {
       ...options,
       tell: this.tell,
       execs: this.execs,
+      health: new HealthMonitors({
+        execs: this.execs,
+        tell: this.tell,
+        log: options.log,
+      }),
       remove: (container) => this.#remove(container),
     });
   }

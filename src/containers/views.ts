@@ -1,5 +1,5 @@
 /** Containers as the API shows them: ContainerInspectResponse and ContainerSummary. */
-import { NEVER, type ContainerRecord } from "./record.js";
+import { NEVER, type ContainerRecord, type Health } from "./record.js";
 import type { Container } from "./container.js";
 
 /** `GET /containers/{id}/json`. */
@@ -25,6 +25,7 @@ export function inspectView(container: Container, execIds: string[]) {
       Error: state.error,
       StartedAt: state.startedAt,
       FinishedAt: state.finishedAt,
+      ...(state.health ? { Health: healthView(state.health) } : {}),
     },
     Image: record.imageId,
     ResolvConfPath: "",
@@ -47,6 +48,19 @@ export function inspectView(container: Container, execIds: string[]) {
     Mounts: mountsView(record),
     Config: config,
     NetworkSettings: networkSettingsView(record),
+  };
+}
+
+function healthView({ status, failingStreak, log }: Health) {
+  return {
+    Status: status,
+    FailingStreak: failingStreak,
+    Log: log.map(({ start, end, exitCode, output }) => ({
+      Start: start,
+      End: end,
+      ExitCode: exitCode,
+      Output: output,
+    })),
   };
 }
 
@@ -89,7 +103,7 @@ export function statusText(record: ContainerRecord): string {
     case "paused":
       return `Up ${since(state.startedAt)} (Paused)`;
     case "running":
-      return `Up ${since(state.startedAt)}`;
+      return `Up ${since(state.startedAt)}${healthText(state.health)}`;
     case "restarting":
       return `Restarting (${state.exitCode}) ${since(state.finishedAt)} ago`;
     case "removing":
@@ -103,6 +117,13 @@ export function statusText(record: ContainerRecord): string {
         ? ""
         : `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
   }
+}
+
+function healthText(health: Health | undefined): string {
+  if (!health) return "";
+  return health.status === "starting"
+    ? " (health: starting)"
+    : ` (${health.status})`;
 }
 
 /** As docker/go-units HumanDuration words it; `ms` in milliseconds. */

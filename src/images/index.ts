@@ -18,6 +18,7 @@ export interface ImageConfig {
     Interval?: number;
     Timeout?: number;
     StartPeriod?: number;
+    StartInterval?: number;
     Retries?: number;
   };
   OnBuild?: string[];

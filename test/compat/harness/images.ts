@@ -259,6 +259,20 @@ export async function testImages(): Promise<TestImage[]> {
       }),
     },
     {
+      repository: "healthcheck",
+      tag: "latest",
+      image: image([base], {
+        config: {
+          Env: [PATH],
+          Cmd: ["sleep", "1000"],
+          Healthcheck: {
+            Test: ["CMD", "echo", "from the image"],
+            Interval: 500_000_000,
+          },
+        },
+      }),
+    },
+    {
       repository: "configured",
       tag: "latest",
       image: image([base], {
