@@ -16,6 +16,7 @@ const METHODS = ["get", "head", "post", "put", "delete"];
 
 type Json = Record<string, unknown>;
 interface Operation {
+  parameters?: { name: string; in: string }[];
   responses: Record<string, { schema?: Json }>;
 }
 type Paths = Record<string, Record<string, Operation>>;
@@ -54,6 +55,16 @@ export class Spec {
         (method) => `${method.toUpperCase()} ${path}`,
       ),
     );
+  }
+
+  /** The names of an operation's query parameters, and whether it takes a body. */
+  parameters(operation: string): { query: string[]; hasBody: boolean } {
+    const [method = "", path = ""] = operation.split(" ");
+    const all = this.#paths[path]?.[method.toLowerCase()]?.parameters ?? [];
+    return {
+      query: all.filter((one) => one.in === "query").map(({ name }) => name),
+      hasBody: all.some((one) => one.in === "body"),
+    };
   }
 
   /**
