@@ -11,6 +11,8 @@ import { bootId } from "./process-identity.js";
 const TRIAL_MS = 3000;
 /** How long a killed trial may take to be gone, in ms. */
 const KILL_MS = 5000;
+/** How long a QEMU whose channel is gone may take to end and say why, in ms. */
+const LAST_WORDS_MS = 1000;
 const TRIAL_MEMORY = 128 * 1024 * 1024;
 
 export type AcceleratorSetting = "auto" | "kvm" | "tcg";
@@ -161,14 +163,17 @@ async function boot(
       signal,
     );
     try {
-      await Promise.race([
-        machine.agent.hello,
+      const hello = await Promise.race([
+        // The channel goes first when QEMU dies; why it died is the better reason.
+        machine.agent.hello.catch(() => sleep(LAST_WORDS_MS)),
         machine.exited.then(({ reason }) => Promise.reject(new Error(reason))),
         new Promise<never>((_, reject) =>
           signal.addEventListener("abort", () => reject(new Error("aborted"))),
         ),
       ]);
-      return undefined;
+      return hello
+        ? undefined
+        : "KVM did not boot the guest kernel: the guest's agent went away";
     } finally {
       await machine.kill();
     }
