@@ -51,7 +51,12 @@ const healthcheck = z.object({
 const hostConfigSchema = z.looseObject({
   Binds: strings,
   NetworkMode: text,
-  PortBindings: optional(z.record(z.string(), z.unknown())),
+  PortBindings: optional(
+    z.record(
+      z.string(),
+      optional(z.array(z.object({ HostIp: text, HostPort: text }))),
+    ),
+  ),
   PublishAllPorts: flag,
   RestartPolicy: optional(restartPolicySchema),
   AutoRemove: flag,

@@ -28,6 +28,7 @@ import {
   machineMemory,
   setupOf,
 } from "./machine-spec.js";
+import { portRequests } from "./port-requests.js";
 import { restartDelay, restartsAfterExit } from "./restart-policy.js";
 import { signalNumber } from "./signals.js";
 import { exitCodeOf, startError } from "./start-error.js";
@@ -192,6 +193,11 @@ export class Lifecycle {
         await this.#options.networks.attach(names, request),
       );
     }
+    record.ports = await this.#options.networks.ports.publish(
+      names,
+      record.endpoints,
+      portRequests(record),
+    );
   }
 
   /** Below it each machine has a folder for its sockets. */
@@ -375,6 +381,8 @@ export class Lifecycle {
     const remove = record.hostConfig.AutoRemove && !container.restarting;
     await this.#endStreams(container);
     await this.#options.execs.machineEnded(container);
+    // Who is told of the end may ask for the same ports at once.
+    await this.#options.networks.ports.unpublish(record.id);
     this.#options.tell(container, "die", { exitCode: String(end.code) });
     // What is about to be deleted need not be flushed.
     this.#tearDown(container, machine, !remove);
@@ -459,6 +467,7 @@ export class Lifecycle {
       delete record.machine;
       delete record.run;
       record.endpoints = [];
+      delete record.ports;
       await container.save();
     })().catch((error: unknown) => {
       log.error(

@@ -1,6 +1,7 @@
 /** `docker ps`: which containers, in which order (moby daemon/list.go). */
 import { InvalidParameter } from "../errors.js";
 import type { Filters } from "../filters.js";
+import { portMatcher } from "./ports-view.js";
 import type { Container } from "./container.js";
 import type { ContainerIndex } from "./index-of-containers.js";
 
@@ -74,6 +75,7 @@ export function listContainers(
   });
   const [before] = filters.get("before").map((name) => index.get(name));
   const [since] = filters.get("since").map((name) => index.get(name));
+  const matchesPorts = portMatcher(filters);
   const all =
     options.all ||
     Boolean(options.limit) ||
@@ -96,9 +98,8 @@ export function listContainers(
         (!filters.has("network") || matchesNetwork(filters, container)) &&
         // No container has any of these yet.
         !filters.has("volume") &&
-        !filters.has("publish") &&
         filters.exactMatch("health", state.health?.status ?? "none") &&
-        (!filters.has("expose") || matchesExposed(filters, container)) &&
+        matchesPorts(record) &&
         (!before || olderThan(container, before)) &&
         (!since || olderThan(since, container))
       );
@@ -134,11 +135,4 @@ function matchesNetwork(filters: Filters, container: Container): boolean {
       (id !== undefined && wanted.some((prefix) => id.startsWith(prefix)))
     );
   });
-}
-
-function matchesExposed(filters: Filters, container: Container): boolean {
-  const ports = Object.keys(container.record.config.ExposedPorts ?? {});
-  return filters
-    .get("expose")
-    .some((port) => ports.includes(port.includes("/") ? port : `${port}/tcp`));
 }

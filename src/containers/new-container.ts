@@ -23,6 +23,7 @@ import {
   type ContainerRecord,
   RECORD_VERSION,
 } from "./record.js";
+import { checkPorts } from "./port-requests.js";
 import { signalNumber } from "./signals.js";
 
 const MiB = 1024 * 1024;
@@ -42,6 +43,7 @@ export function newRecord(
 ): ContainerRecord {
   const host = request.HostConfig ?? {};
   checkHostConfig(host);
+  checkPorts(request);
   if (Object.keys(request.Volumes ?? {}).length) {
     throw new NotImplemented("hull does not support volumes (Volumes) yet");
   }
@@ -272,11 +274,6 @@ function checkUnsupported(host: HostConfig): void {
     [
       Boolean(host.VolumesFrom?.length),
       "volumes of other containers (HostConfig.VolumesFrom)",
-    ],
-    [
-      Object.keys(host.PortBindings ?? {}).length > 0 ||
-        Boolean(host.PublishAllPorts),
-      "publishing ports (HostConfig.PortBindings)",
     ],
     [Boolean(host.Links?.length), "links (HostConfig.Links)"],
     [Boolean(host.Init), "an init process (HostConfig.Init)"],

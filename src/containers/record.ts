@@ -1,6 +1,10 @@
 /** What is kept on disk of a container; everything else can be found out again. */
 import type { MachineRecord } from "../hypervisor/index.js";
-import type { AttachRequest, Endpoint } from "../networks/index.js";
+import type {
+  AttachRequest,
+  Endpoint,
+  PublishedPort,
+} from "../networks/index.js";
 import type { HostConfig } from "./create-request.js";
 import type { ImageConfig } from "../images/index.js";
 
@@ -99,6 +103,8 @@ export interface ContainerRecord {
   /** The run that is under way, from before its process starts. */
   run?: { startedAt: string };
   endpoints: Endpoint[];
+  /** What is published of it while it runs. */
+  ports?: PublishedPort[];
   /** Size of its writable disk, in bytes. */
   diskBytes: number;
 }

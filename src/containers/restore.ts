@@ -96,6 +96,7 @@ async function restore(
     for (const endpoint of record.endpoints) {
       await networks.restore(names, endpoint);
     }
+    await networks.ports.restore(names, record.endpoints, record.ports ?? []);
     return lifecycle.adopt(container, machine);
   }
   if (running) await lifecycle.lost(container);

@@ -58,6 +58,11 @@ function makeService(): ContainerService {
     createTap: () => Promise.resolve(undefined),
     discardTap: () => undefined,
     restoreTap: () => undefined,
+    ports: {
+      publish: () => Promise.resolve([]),
+      restore: () => Promise.resolve(),
+      unpublish: () => Promise.resolve(),
+    },
     list: () => [],
     get: () => assert.fail("not asked in these tests"),
   };

@@ -1,5 +1,6 @@
 /** Containers as the API shows them: ContainerInspectResponse and ContainerSummary. */
 import { NEVER, type ContainerRecord, type Health } from "./record.js";
+import { portsSummary, portsView } from "./ports-view.js";
 import type { Container } from "./container.js";
 
 /** `GET /containers/{id}/json`. */
@@ -74,7 +75,7 @@ export function summaryView(container: Container) {
     ImageID: record.imageId,
     Command: commandLine(record.argv),
     Created: Math.floor(Date.parse(record.created) / 1000),
-    Ports: [],
+    Ports: portsSummary(record),
     Labels: record.config.Labels,
     State: record.state.status,
     Status: statusText(record),
@@ -223,7 +224,7 @@ function networkSettingsView(record: ContainerRecord) {
     Bridge: "",
     SandboxID: "",
     SandboxKey: "",
-    Ports: {},
+    Ports: portsView(record),
     HairpinMode: false,
     LinkLocalIPv6Address: "",
     LinkLocalIPv6PrefixLen: 0,

@@ -67,7 +67,18 @@ export interface Disk {
 }
 
 export type Nic =
-  { kind: "tap"; mac: string; device: string } | { kind: "user"; mac: string };
+  | { kind: "tap"; mac: string; device: string }
+  | { kind: "user"; mac: string; forwards?: Forward[] };
+
+/** A port of the host that QEMU's user-mode stack forwards to the guest. */
+export interface Forward {
+  protocol: "tcp" | "udp";
+  /** An IPv4 address. */
+  hostIp: string;
+  hostPort: number;
+  address: string;
+  port: number;
+}
 
 /** What must be on disk to find a machine again. Plain JSON; its content is the driver's business. */
 export interface MachineRecord {

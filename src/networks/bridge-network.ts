@@ -7,7 +7,7 @@ import { claimBridge } from "./bridge-claim.js";
 import { BridgeDevice } from "./bridge-device.js";
 import { runTool } from "./command.js";
 import { Endpoints } from "./endpoints.js";
-import { applyFirewall, warnOfForeignDrop } from "./firewall.js";
+import { type Firewall, warnOfForeignDrop } from "./firewall.js";
 import type {
   AttachRequest,
   ContainerNames,
@@ -23,6 +23,7 @@ import {
   type Subnet,
 } from "./ipv4.js";
 import type { Network, Taps } from "./network.js";
+import { allowLoopback } from "./port-rules.js";
 import { randomId, type NetworkRecord, type RecordFile } from "./record.js";
 import type { Resolvers } from "./resolvers.js";
 import { chooseSubnet, collisions, type Route } from "./subnet-choice.js";
@@ -31,7 +32,8 @@ export interface BridgeNetworkOptions {
   record: NetworkRecord;
   file: RecordFile;
   resolvers: Resolvers;
-  /** Name of the Linux bridge; the nftables table has the same. */
+  firewall: Firewall;
+  /** Name of the Linux bridge. */
   bridge: string;
   /** The host's address on it with prefix length, e.g. "172.17.0.1/16"; chosen where absent. */
   address: string | undefined;
@@ -73,10 +75,12 @@ export class BridgeNetwork implements Network {
       const network = new BridgeNetwork(options, gateway, claim);
       device = network.#device;
       await device.up();
-      await applyFirewall({
-        table: options.bridge,
-        networks: [{ bridge: options.bridge, subnet: network.#gateway.subnet }],
+      await allowLoopback(options.bridge);
+      options.firewall.rules.networks.push({
+        bridge: options.bridge,
+        subnet: network.#gateway.subnet,
       });
+      await options.firewall.apply();
       network.#save();
       void warnOfForeignDrop(options.bridge, options.log);
       return network;

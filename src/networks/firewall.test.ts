@@ -7,6 +7,7 @@ test("the script replaces the daemon's own table and no other", () => {
   const script = firewallScript({
     table: "hull0",
     networks: [{ bridge: "hull0", subnet: parseSubnet("172.17.0.0/16") }],
+    ports: [],
   });
   const tables = [...script.matchAll(/table ip (\S+)/g)].map(
     ([, name]) => name,
@@ -23,13 +24,15 @@ test("what leaves by another device is masqueraded, what comes in unasked is dro
   const script = firewallScript({
     table: "hull0",
     networks: [{ bridge: "hull0", subnet: parseSubnet("172.17.0.0/16") }],
+    ports: [],
   });
   assert.match(
     script,
     /ip saddr 172\.17\.0\.0\/16 oifname != "hull0" masquerade/,
   );
   const forward = script.slice(script.indexOf("chain forward"));
-  assert.deepEqual(forward.match(/[io]ifname .*/g), [
+  assert.deepEqual(forward.match(/[io]ifname "hull0".*/g), [
+    'oifname "hull0" ct status dnat accept',
     'iifname "hull0" accept',
     'oifname "hull0" ct state established,related accept',
     'oifname "hull0" drop',

@@ -2,24 +2,60 @@
 import type { Logger } from "pino";
 import { runTool } from "./command.js";
 import { formatSubnet, type Subnet } from "./ipv4.js";
+import {
+  portAccept,
+  portChains,
+  portMasquerade,
+  type PortRule,
+} from "./port-rules.js";
 
 export interface FirewallRules {
   /** Name of the table: one a daemon. */
   table: string;
   networks: { bridge: string; subnet: Subnet }[];
+  ports: PortRule[];
+}
+
+/** The one writer of the table. Who changes the rules calls `apply`, and the table is made anew. */
+export class Firewall {
+  readonly rules: FirewallRules;
+  #writing: Promise<void> = Promise.resolve();
+  #next: Promise<void> | undefined;
+
+  constructor(table: string) {
+    this.rules = { table, networks: [], ports: [] };
+  }
+
+  /**
+   * Resolves when the rules as they are now are in force. Changes made while nft runs go together. A
+   * daemon without bridges (user mode) has no table.
+   * @throws {SystemError} nft refused, in its words; the table is then as it was
+   */
+  apply(): Promise<void> {
+    if (this.#next) return this.#next;
+    const next = this.#writing.then(async () => {
+      this.#next = undefined;
+      if (this.rules.networks.length === 0) return;
+      await runTool("nft", ["-f", "-"], firewallScript(this.rules));
+    });
+    this.#next = next;
+    this.#writing = next.catch(() => undefined);
+    return next;
+  }
 }
 
 /**
  * The script that makes the table anew in one transaction, whatever it was before. Containers reach each
  * other and everything outside, with the host's address; from outside nobody reaches a container that
- * did not ask first.
+ * did not ask first, but at its published ports.
  */
 export function firewallScript(rules: FirewallRules): string {
-  const masquerade = rules.networks.map(
-    ({ bridge, subnet }) =>
-      `ip saddr ${formatSubnet(subnet)} oifname != "${bridge}" masquerade`,
-  );
+  const masquerade = rules.networks.flatMap(({ bridge, subnet }) => [
+    `ip saddr ${formatSubnet(subnet)} oifname != "${bridge}" masquerade`,
+    ...portMasquerade(bridge, subnet),
+  ]);
   const forward = rules.networks.flatMap(({ bridge }) => [
+    portAccept(bridge),
     `iifname "${bridge}" accept`,
     `oifname "${bridge}" ct state established,related accept`,
     `oifname "${bridge}" drop`,
@@ -35,13 +71,11 @@ table ip ${rules.table} {
 		type filter hook forward priority filter; policy accept;
 		${forward.join("\n\t\t")}
 	}
-}
+${portChains(
+  rules.ports,
+  rules.networks.map(({ bridge }) => bridge),
+)}}
 `;
-}
-
-/** @throws {SystemError} nft refused, in its words; the table is then as it was */
-export async function applyFirewall(rules: FirewallRules): Promise<void> {
-  await runTool("nft", ["-f", "-"], firewallScript(rules));
 }
 
 /**

@@ -40,6 +40,7 @@ export interface NetworkService {
   discardTap(device: string): void;
   /** As `restore`, for a tap of a running machine that is on no network: removeOrphans leaves it alone. */
   restoreTap(device: string): void;
+  readonly ports: PortService;
   list(): NetworkInfo[];
   /**
    * @param reference a network's ID, name or unambiguous ID prefix
@@ -61,6 +62,50 @@ export interface AttachRequest {
   macAddress?: string;
   /** A tap of `createTap` to plug in, instead of making one. */
   tap?: string;
+}
+
+/** Published ports. They are a container's while it runs. */
+export interface PortService {
+  /**
+   * Makes ports of a container reachable at the host, by way of the first of its endpoints that leads
+   * outside; a container without one has nothing published.
+   * @throws {SystemError} a port is taken, or the host does not have the address; nothing is published
+   */
+  publish(
+    container: ContainerNames,
+    endpoints: Endpoint[],
+    requests: PortRequest[],
+  ): Promise<PublishedPort[]>;
+  /** A restarted daemon keeps the ports of running containers. */
+  restore(
+    container: ContainerNames,
+    endpoints: Endpoint[],
+    ports: PublishedPort[],
+  ): Promise<void>;
+  /** Takes a container's ports back, if it has any; `detach` does so, too. Never throws. */
+  unpublish(containerId: string): Promise<void>;
+}
+
+export type PortProtocol = "tcp" | "udp";
+
+/** A port that a container wants to have at the host. */
+export interface PortRequest {
+  protocol: PortProtocol;
+  /** The container's own port. */
+  port: number;
+  /** An address of the host; "" for all of them. */
+  hostIp: string;
+  /** The first free one of these is taken; 0 and 0: one of the host's ephemeral ports. */
+  hostPorts: { first: number; last: number };
+}
+
+/** A port that a container has at the host; plain JSON, kept in the container's record. */
+export interface PublishedPort {
+  protocol: PortProtocol;
+  port: number;
+  /** "0.0.0.0" and "::" for all addresses of the family. */
+  hostIp: string;
+  hostPort: number;
 }
 
 export interface ContainerNames {

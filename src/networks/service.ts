@@ -18,7 +18,9 @@ import type {
   NetworkService,
 } from "./index.js";
 import type { Network, Taps } from "./network.js";
+import { Firewall } from "./firewall.js";
 import { NoneNetwork } from "./none-network.js";
+import { Ports } from "./ports.js";
 import { RecordFile } from "./record.js";
 import { Resolvers, type ResolverSettings } from "./resolvers.js";
 import { UserNetwork } from "./user-network.js";
@@ -58,15 +60,25 @@ export class Networks implements NetworkService {
       throw new InvalidParameter(`invalid MTU ${options.mtu}: 576 to 65535`);
     }
     const resolvers = new Resolvers(options);
-    const bridge = await openDefault(options, resolvers);
+    const firewall = new Firewall(options.bridge);
+    // What was published is in the first rules that are written, before any container is found again.
+    const ports = await Ports.open({
+      file: join(options.directory, "ports.json"),
+      firewall,
+      log: options.log,
+    });
+    const bridge = await openDefault(options, resolvers, firewall);
     const file = recordFile(options, "none");
     const record = await file.load("none");
     file.save(record);
     await file.flush();
-    return new Networks([bridge, new NoneNetwork(record, resolvers)]);
+    return new Networks([bridge, new NoneNetwork(record, resolvers)], ports);
   }
 
-  private constructor(networks: Network[]) {
+  private constructor(
+    networks: Network[],
+    readonly ports: Ports,
+  ) {
     this.#networks = networks;
   }
 
@@ -96,6 +108,7 @@ export class Networks implements NetworkService {
   }
 
   async detach(containerId: string): Promise<void> {
+    await this.ports.unpublish(containerId);
     await Promise.all(
       this.#networks.map((network) => network.detach(containerId)),
     );
@@ -109,6 +122,7 @@ export class Networks implements NetworkService {
   }
 
   async removeOrphans(): Promise<void> {
+    await this.ports.removeOrphans();
     await Promise.all(this.#networks.map((network) => network.removeOrphans()));
   }
 
@@ -134,6 +148,7 @@ export class Networks implements NetworkService {
 
   /** To be called when the daemon ends. Running containers keep their network. */
   async close(): Promise<void> {
+    await this.ports.close();
     await Promise.all(this.#networks.map((network) => network.close()));
   }
 
@@ -171,6 +186,7 @@ function recordFile(options: NetworkOptions, name: string): RecordFile {
 async function openDefault(
   options: NetworkOptions,
   resolvers: Resolvers,
+  firewall: Firewall,
 ): Promise<Network> {
   const { log } = options;
   let reason = "the configuration asks for it";
@@ -185,6 +201,7 @@ async function openDefault(
         record: await file.load("bridge"),
         file,
         resolvers,
+        firewall,
         bridge: options.bridge,
         address: options.bridgeAddress,
         mtu: options.mtu,

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { PORT_NAME } from "../../../protocol/index.js";
 import { InvalidParameter } from "../../errors.js";
-import type { Disk, Nic } from "../index.js";
+import type { Disk, Forward, Nic } from "../index.js";
 
 /** virtio-mmio transports of the microvm machine; none can be plugged in later. */
 const TRANSPORTS = 8;
@@ -195,11 +195,15 @@ function nic(nic: Nic, index: number): string[] {
   const backend =
     nic.kind === "tap"
       ? `tap,id=${id},ifname=${escape(nic.device)},script=no,downscript=no`
-      : `user,id=${id}`;
+      : `user,id=${id}${(nic.forwards ?? []).map(forward).join("")}`;
   return [
     ...["-netdev", backend],
     ...device({ driver: "virtio-net-device", netdev: id, mac: nic.mac }),
   ];
+}
+
+function forward(rule: Forward): string {
+  return `,hostfwd=${rule.protocol}:${rule.hostIp}:${rule.hostPort}-${rule.address}:${rule.port}`;
 }
 
 function disk(disk: QemuDisk, index: number): string[] {
