@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -192,4 +192,35 @@ test("many lines in one chunk are rotated line by line", async () => {
   const lines = (await read()).map((record) => record.log);
   assert.ok(lines.length > 10 && lines.length < 100);
   assert.deepEqual(lines, text.slice(-lines.length));
+});
+
+test("half a record that a killed daemon left is cut off", async () => {
+  await log.begin(START);
+  await log.append("stdout", Buffer.from("one\ntwo\n"));
+  await log.close();
+  for (const stump of ['{"log":"thr', `{"log":"${"x".repeat(150_000)}`]) {
+    await appendFile(log.path, stump);
+    log = makeLog(Infinity, 1);
+    const offsets = await lastOffsets(log, "");
+    assert.equal(offsets.stdout, 8);
+    await log.begin(offsets);
+    await log.close();
+  }
+  log = makeLog(Infinity, 1);
+  await log.begin({ stdout: 8, stderr: 0 });
+  await log.append("stdout", Buffer.from("three\n"));
+  assert.deepEqual(
+    (await read()).map((r) => r.log),
+    ["one\n", "two\n", "three\n"],
+  );
+});
+
+test("a log that is nothing but half a record begins anew", async () => {
+  await appendFile(log.path, '{"log":"on');
+  await log.begin(START);
+  await log.append("stdout", Buffer.from("one\n"));
+  assert.deepEqual(
+    (await read()).map((r) => r.log),
+    ["one\n"],
+  );
 });

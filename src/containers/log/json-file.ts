@@ -167,8 +167,8 @@ export class JsonFileLog {
 
   async #open(): Promise<void> {
     await this.#file?.close();
-    this.#file = await open(this.path, "a", 0o640);
-    this.#size = (await this.#file.stat()).size;
+    this.#file = await open(this.path, "a+", 0o640);
+    this.#size = await cutStump(this.#file);
   }
 
   /** Waits for a full disk to get room again: the process is held back, and no line is lost. */
@@ -232,6 +232,26 @@ export class JsonFileLog {
     );
     return result;
   }
+}
+
+/**
+ * Cuts off the beginning of a record that a killed daemon left at the end of a file: what is appended
+ * behind it would be no record either.
+ * @returns the file's size
+ */
+async function cutStump(file: FileHandle): Promise<number> {
+  const { size } = await file.stat();
+  const block = Buffer.allocUnsafe(64 * 1024);
+  let whole = 0;
+  for (let end = size; end > 0 && whole === 0;) {
+    const start = Math.max(0, end - block.length);
+    const { bytesRead } = await file.read(block, 0, end - start, start);
+    whole = start + block.lastIndexOf(NEWLINE, bytesRead - 1) + 1;
+    if (whole === start) whole = 0;
+    end = start;
+  }
+  if (whole < size) await file.truncate(whole);
+  return whole;
 }
 
 function takeRecord(

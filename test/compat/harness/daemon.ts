@@ -60,8 +60,36 @@ export class Daemon {
   /**
    * Starts the daemon and waits until it answers.
    * @param args flags for the first start; a restart uses them again
+   * @param env added to the environment, for this start only
    */
-  async start(args?: string[]): Promise<void> {
+  async start(args?: string[], env?: Record<string, string>): Promise<void> {
+    const child = this.launch(args, env);
+    try {
+      await eventually(
+        async () => {
+          if (child.ended === undefined) await this.ping();
+        },
+        { timeout: 60_000, what: "hulld answers" },
+      );
+    } catch (error) {
+      await this.stop("SIGKILL");
+      throw error;
+    }
+    if (child.ended !== undefined) {
+      throw new Error(
+        `hulld did not start (${child.ended}):\n${this.logTail()}`,
+      );
+    }
+  }
+
+  /**
+   * Starts the daemon and does not wait for it.
+   * @returns how it ended, once it has
+   */
+  launch(
+    args?: string[],
+    env?: Record<string, string>,
+  ): { readonly ended: string | undefined } {
     mkdirSync(this.directory, { recursive: true });
     const saved = path.join(this.directory, "args.json");
     if (args) writeFileSync(saved, JSON.stringify(args));
@@ -81,31 +109,24 @@ export class Daemon {
         "--debug",
         ...flags,
       ],
-      { stdio: ["ignore", log, log], detached: true },
+      {
+        stdio: ["ignore", log, log],
+        detached: true,
+        env: { ...process.env, ...env },
+      },
     );
     closeSync(log);
-    let ended: string | undefined;
-    child.once("error", (error) => (ended = error.message));
+    const state: { ended: string | undefined } = { ended: undefined };
+    child.once("error", (error) => (state.ended = error.message));
     child.once(
       "exit",
-      (code, signal) => (ended = `exit code ${code}, signal ${signal}`),
+      (code, signal) => (state.ended = `exit code ${code}, signal ${signal}`),
     );
     child.unref();
-    try {
-      await eventually(
-        async () => {
-          if (ended === undefined) await this.ping();
-        },
-        { timeout: 60_000, what: "hulld answers" },
-      );
-    } catch (error) {
-      child.kill("SIGKILL");
-      throw error;
+    if (child.pid !== undefined) {
+      writeFileSync(path.join(this.directory, "pid"), String(child.pid));
     }
-    if (ended !== undefined || child.pid === undefined) {
-      throw new Error(`hulld did not start (${ended}):\n${this.logTail()}`);
-    }
-    writeFileSync(path.join(this.directory, "pid"), String(child.pid));
+    return state;
   }
 
   /** @throws when nobody answers */
