@@ -7,6 +7,7 @@ import { JsonFileLog, type StreamName } from "./log/json-file.js";
 import { lastOffsets } from "./log/reader.js";
 import { logOptions } from "./log/options.js";
 import { type ContainerRecord, NEVER } from "./record.js";
+import type { StartTrace } from "./start-trace.js";
 import { Stdio } from "./stdio.js";
 import type { ContainerStore } from "./store.js";
 
@@ -19,6 +20,8 @@ export class Container {
   /** The streams of the run that is, or is to come. */
   stdio: Stdio;
   machine: Machine | undefined;
+  /** Of the last start that this daemon made. */
+  startTrace: StartTrace | undefined;
   /** Resolves when the machine of the last run is gone and its disks are free again. */
   teardown: Promise<void> = Promise.resolve();
   /** Calls off a restart that waits for its time. */
@@ -81,13 +84,21 @@ export class Container {
     return new Stdio(this.streams, keep ? this.log : undefined);
   }
 
-  /** Writes the record to disk; calls are done one after the other. */
+  /** Writes the record to disk. */
   save(): Promise<void> {
-    const saved = this.#saving.then(() =>
-      this.#removed ? undefined : this.#store.save(this.record),
+    return this.write(() => this.#store.save(this.record));
+  }
+
+  /**
+   * Writes to the container's folder, one call after the other; does nothing once the container is being
+   * removed.
+   */
+  write(action: () => Promise<void>): Promise<void> {
+    const written = this.#saving.then(() =>
+      this.#removed ? undefined : action(),
     );
-    this.#saving = saved.catch(() => undefined);
-    return saved;
+    this.#saving = written.catch(() => undefined);
+    return written;
   }
 
   /** How far the log of the run that is under way goes; for `none`, what was read so far is past. */

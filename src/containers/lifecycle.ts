@@ -32,6 +32,8 @@ import { portRequests } from "./port-requests.js";
 import { restartDelay, restartsAfterExit } from "./restart-policy.js";
 import { signalNumber } from "./signals.js";
 import { exitCodeOf, startError } from "./start-error.js";
+import type { StartTrace } from "./start-trace.js";
+import type { StartTraces } from "./start-traces.js";
 
 export interface LifecycleOptions {
   /** Folder for the machines' sockets; short, since a socket's path may have 107 bytes. */
@@ -44,6 +46,7 @@ export interface LifecycleOptions {
   log: Logger;
   execs: Execs;
   health: HealthMonitors;
+  traces: StartTraces;
   /** Removes a container that ended (--rm). */
   remove: (container: Container) => Promise<void>;
 }
@@ -74,16 +77,18 @@ export class Lifecycle {
   }
 
   /**
+   * @param since when the request for it came in, by the clock of `performance.now()`
    * @throws {NotModified} it runs already
    * @throws {Conflict} it is paused or being removed
    * @throws {InvalidParameter} its command cannot be executed
    */
-  start(container: Container): Promise<void> {
+  start(container: Container, since?: number): Promise<void> {
+    const trace = this.#options.traces.begin(container, since);
     container.cancelRestart?.();
-    return container.exclusive(() => this.#start(container));
+    return container.exclusive(() => this.#start(container, trace));
   }
 
-  async #start(container: Container): Promise<void> {
+  async #start(container: Container, trace: StartTrace): Promise<void> {
     const { state } = container.record;
     if (state.status === "paused") {
       throw new Conflict(
@@ -96,28 +101,32 @@ export class Lifecycle {
         "container is marked for removal and cannot be started",
       );
     }
-    await container.teardown;
+    await trace.span("wait", container.teardown);
     state.manuallyStopped = false;
+    const { traces } = this.#options;
+    traces.running(container, trace);
     try {
-      await this.#boot(container);
+      await this.#boot(container, trace);
+      traces.ended(container, trace);
     } catch (error) {
+      traces.ended(container, trace, error as Error);
       await this.#startFailed(container, error as Error);
       throw startError(error as Error);
     }
   }
 
-  async #boot(container: Container): Promise<void> {
+  async #boot(container: Container, trace: StartTrace): Promise<void> {
     const { record } = container;
     const { images, hypervisor } = this.#options;
     const directory = this.#machineDirectory(container);
     const [image] = await Promise.all([
-      images.disk(record.imageId),
-      this.#attachNetworks(container),
-      freshDirectory(directory),
-      container.log.begin({ stdout: 0, stderr: 0 }),
+      trace.span("image", images.disk(record.imageId)),
+      trace.span("network", this.#attachNetworks(container)),
+      trace.span("folder", freshDirectory(directory)),
+      trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
     ]);
-    const machine = await hypervisor.start(
-      this.#machineSpec(container, directory, image),
+    const machine = await trace.machine(
+      hypervisor.start(this.#machineSpec(container, directory, image)),
     );
     container.machine = machine;
     container.nextProcess = INIT_PROCESS + 1;
@@ -128,19 +137,17 @@ export class Lifecycle {
     const saved = container.save();
     this.#watch(container, machine);
     container.stdio.connectOutput(machine.agent, INIT_PROCESS);
-    await Promise.all([machine.agent.hello, saved]);
-    const requests = Promise.all([
-      machine.agent.request("setup", setupOf(record)),
-      machine.agent.request("spawn", initSpawn(record)),
+    await Promise.all([
+      trace.span("hello", machine.agent.hello),
+      trace.span("record", saved),
     ]);
+    const setup = trace.setup(machine.agent.request("setup", setupOf(record)));
+    const spawn = machine.agent.request("spawn", initSpawn(record));
+    const requests = Promise.all([setup, trace.after(setup, "exec", spawn)]);
     container.stdio.connectInput(
       record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
     );
-    const [setup] = await requests;
-    this.#options.log.debug(
-      { container: record.id, spans: machine.spans, setup: setup.timings },
-      "container started",
-    );
+    await requests;
     record.state.startedAt = startedAt;
     this.#running(container);
     await container.save();
@@ -434,7 +441,7 @@ export class Lifecycle {
     try {
       await container.exclusive(async () => {
         if (container.record.state.status !== "restarting") return;
-        await this.#start(container);
+        await this.#start(container, this.#options.traces.begin(container));
       });
     } catch (error) {
       this.#options.log.error(

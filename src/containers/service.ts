@@ -19,6 +19,7 @@ import type { MachineDefaults } from "./machine-spec.js";
 import { checkName, newId, randomName } from "./names.js";
 import { newRecord } from "./new-container.js";
 import { restoreContainers } from "./restore.js";
+import { type StartObserver, StartTraces } from "./start-traces.js";
 import { ContainerStore } from "./store.js";
 import { WritableDisks } from "./writable-disk.js";
 
@@ -31,11 +32,14 @@ export interface ContainerServiceOptions {
   events: EventBus;
   log: Logger;
   defaults: MachineDefaults;
+  /** Is told of every start. */
+  startObserver?: StartObserver;
 }
 
 export class ContainerService implements ImageUsage {
   readonly lifecycle: Lifecycle;
   readonly execs: Execs;
+  readonly traces: StartTraces;
   readonly tell: Tell;
   readonly #options: ContainerServiceOptions;
   readonly #index = new ContainerIndex();
@@ -48,6 +52,7 @@ export class ContainerService implements ImageUsage {
     this.#disks = new WritableDisks(options.dataRoot);
     this.tell = teller(options.events);
     this.execs = new Execs(this.tell);
+    this.traces = new StartTraces(options.log, options.startObserver);
     this.lifecycle = new Lifecycle({
       ...options,
       tell: this.tell,
@@ -57,6 +62,7 @@ export class ContainerService implements ImageUsage {
         tell: this.tell,
         log: options.log,
       }),
+      traces: this.traces,
       remove: (container) => this.#remove(container),
     });
   }
@@ -83,6 +89,7 @@ export class ContainerService implements ImageUsage {
   /** Lets go of the machines, which go on running. */
   async close(): Promise<void> {
     this.lifecycle.close();
+    await this.traces.close();
     await Promise.all(
       [...this.#index].map(async (container) => {
         await container.machine?.detach();

@@ -192,3 +192,22 @@ test("sockets of systemd are those meant for this process", () => {
   assert.throws(() => activatedSockets(undefined, env, 8), ConfigError);
   assert.throws(() => activatedSockets(undefined, {}, 7), ConfigError);
 });
+
+test("trace names a container and whom to ask", (t) => {
+  assert.equal(read().trace, undefined);
+  assert.deepEqual(read("trace", "web").trace, {
+    container: "web",
+    host: "unix:///run/hull.sock",
+  });
+  const config = file(t, '{"hosts": ["unix:///file"]}');
+  const ask = (env: NodeJS.ProcessEnv, ...more: string[]) =>
+    readInvocation(
+      ["trace", "web", "--config-file", config, ...more],
+      "0.1.0",
+      env,
+      0,
+    ).trace?.host;
+  assert.equal(ask({}), "unix:///file");
+  assert.equal(ask({ DOCKER_HOST: "unix:///env" }), "unix:///env");
+  assert.equal(ask({ DOCKER_HOST: "unix:///env" }, "-H", "/flag"), "/flag");
+});

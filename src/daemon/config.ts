@@ -35,6 +35,8 @@ export interface Invocation {
   configFile: string | undefined;
   /** Check the configuration and end. */
   validate: boolean;
+  /** `hulld trace`: show how this container was started, asking the daemon at `host`, and end. */
+  trace: { container: string; host: string } | undefined;
 }
 
 /**
@@ -60,9 +62,22 @@ export function readInvocation(
       `settings in JSON, named as in Docker's daemon.json (default: ${places.configFile})`,
     )
     .option("--validate", "check the configuration and end")
+    .helpCommand(false)
     .allowExcessArguments(false)
     .configureHelp({ helpWidth: 100 })
-    .exitOverride();
+    .exitOverride()
+    .action(() => undefined);
+  let traced: string | undefined;
+  program
+    .command("trace")
+    .description(
+      "ask the daemon (of -H, else DOCKER_HOST, else the configured host) where the time of a container's last start went",
+    )
+    .argument("<container>")
+    .exitOverride()
+    .action((container: string) => {
+      traced = container;
+    });
   const options = new Map<SettingName, Option>();
   for (const { setting, flags, description } of FLAGS) {
     const value = shownDefault(setting, defaults);
@@ -91,13 +106,22 @@ export function readInvocation(
     typeof named === "string" ? named : undefined,
     places.configFile,
   );
-  refuseConflicts(flags, settings, file);
+  // Of a command's flags none is a setting.
+  if (traced === undefined) refuseConflicts(flags, settings, file);
   const config = { ...defaults, ...settings, ...flags };
   checkTogether(config);
   return {
     config,
     configFile: file,
     validate: given["validate"] === true,
+    trace:
+      traced === undefined
+        ? undefined
+        : {
+            container: traced,
+            host:
+              flags.hosts?.[0] ?? (env["DOCKER_HOST"] || config.hosts[0] || ""),
+          },
   };
 }
 

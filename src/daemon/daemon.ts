@@ -11,14 +11,17 @@ import { diskUsageRoutes } from "../engine-api/disk-usage.js";
 import { execRoutes } from "../engine-api/exec.js";
 import { imageRoutes } from "../engine-api/images.js";
 import { eventRoutes } from "../engine-api/events.js";
+import { metricsRoutes } from "../engine-api/metrics.js";
 import { networkRoutes } from "../engine-api/networks.js";
 import { pluginRoutes } from "../engine-api/plugins.js";
+import { startTraceRoutes } from "../engine-api/start-trace.js";
 import { systemRoutes } from "../engine-api/system.js";
 import { createApi } from "../engine-api/server.js";
 import { volumeRoutes } from "../engine-api/volumes.js";
 import { EventBus } from "../events.js";
 import type { Hypervisor } from "../hypervisor/index.js";
 import { QemuHypervisor } from "../hypervisor/qemu/driver.js";
+import { EngineMetrics } from "../metrics/engine-metrics.js";
 import { ImageService } from "../images/service.js";
 import { Networks } from "../networks/service.js";
 import { type Engine, engineId } from "../system/engine.js";
@@ -132,7 +135,11 @@ export class Daemon {
     });
     this.#closers.push(() => images.close());
 
-    const containers = new ContainerService({
+    const metrics: EngineMetrics = new EngineMetrics({
+      version: build.version,
+      states: () => containers.all().map(({ record }) => record.state.status),
+    });
+    const containers: ContainerService = new ContainerService({
       dataRoot,
       execRoot,
       images,
@@ -141,6 +148,7 @@ export class Daemon {
       events,
       log,
       defaults: engine.machine,
+      startObserver: metrics,
     });
     images.useContainers(containers);
     await containers.load();
@@ -155,6 +163,7 @@ export class Daemon {
       createApi({
         log,
         serverVersion: build.version,
+        observer: (request) => metrics.request(request),
         groups: [
           systemRoutes({
             engine,
@@ -171,6 +180,8 @@ export class Daemon {
           imageRoutes(images),
           networkRoutes(networks),
           volumeRoutes,
+          startTraceRoutes(containers),
+          metricsRoutes(metrics.registry),
           pluginRoutes,
         ],
       }),

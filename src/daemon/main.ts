@@ -6,6 +6,7 @@ import { ConfigError, type Invocation, readInvocation } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { type BuildInfo, buildInfo } from "./installation.js";
 import { createLog } from "./log.js";
+import { TraceError, traceOf } from "./trace-command.js";
 
 /** Exit status for a command line or configuration that is wrong. */
 const EXIT_USAGE = 2;
@@ -14,6 +15,8 @@ const build = buildInfo();
 const invocation = readOrExit();
 if (invocation.validate) {
   process.stderr.write("configuration OK\n");
+} else if (invocation.trace) {
+  await showTrace(invocation.trace);
 } else {
   await run(invocation, build);
 }
@@ -29,6 +32,21 @@ function readOrExit(): Invocation {
     if (!(error instanceof ConfigError)) throw error;
     process.stderr.write(`hulld: ${error.message}\n`);
     process.exit(EXIT_USAGE);
+  }
+}
+
+async function showTrace({
+  container,
+  host,
+}: NonNullable<Invocation["trace"]>) {
+  try {
+    process.stdout.write(await traceOf(container, host));
+  } catch (error) {
+    const foreseen =
+      error instanceof TraceError || error instanceof ConfigError;
+    if (!foreseen) throw error;
+    process.stderr.write(`hulld: ${error.message}\n`);
+    process.exitCode = error instanceof ConfigError ? EXIT_USAGE : 1;
   }
 }
 

@@ -77,7 +77,7 @@ export function containerRoutes(service: ContainerService) {
     });
 
     router.post("/containers/:id/start", async (ctx) => {
-      await lifecycle.start(named(ctx));
+      await lifecycle.start(named(ctx), ctx.state.receivedAt);
       ctx.status = 204;
     });
 

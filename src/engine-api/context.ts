@@ -6,6 +6,8 @@ import type { ApiVersion } from "./version.js";
 export interface ApiState {
   /** The API version the client speaks; the newest one when it named none. */
   version: ApiVersion;
+  /** When the request came in, by the clock of `performance.now()`. */
+  receivedAt: number;
 }
 /** A handler's context. */
 export type ApiContext = RouterContext<ApiState>;

@@ -1,5 +1,5 @@
 /** The HTTP server of the Engine API: what is common to every endpoint. */
-import Router from "@koa/router";
+import Router, { type RouterContext } from "@koa/router";
 import {
   createServer,
   type RequestListener,
@@ -28,7 +28,18 @@ export interface ApiOptions {
   serverVersion: string;
   /** Each registers the endpoints of one group. */
   groups: ((router: ApiRouter) => void)[];
+  /** Is told of every request that was answered, or handed over to a connection of its own. */
+  observer?: RequestObserver;
 }
+
+/** For statistics of requests. */
+export type RequestObserver = (request: {
+  method: string;
+  /** The route's pattern, e.g. "/containers/:id/start"; undefined for a page that is not there. */
+  route: string | undefined;
+  status: number;
+  seconds: number;
+}) => void;
 
 /** Builds the handler of all requests. */
 export function createApi(options: ApiOptions): RequestListener {
@@ -50,7 +61,7 @@ export function createApi(options: ApiOptions): RequestListener {
   app.on("error", (error: Error) => {
     log.debug({ err: error }, "a response could not be finished");
   });
-  app.use(logRequests(log));
+  app.use(logRequests(log, options.observer));
   app.use(headers(options.serverVersion));
   app.use(jsonAnswers);
   app.use(errorHandler(log));
@@ -85,14 +96,22 @@ function decodes(path: string): boolean {
   }
 }
 
-function logRequests(log: Logger): Middleware {
+function logRequests(
+  log: Logger,
+  observe?: RequestObserver,
+): Middleware<ApiState, RouterContext<ApiState>> {
   return async (ctx, next) => {
     const begin = performance.now();
+    ctx.state.receivedAt = begin;
     const request = `${ctx.method} ${ctx.url}`;
     log.debug({ request }, "request");
     await next();
-    const ms = Math.round(performance.now() - begin);
-    log.debug({ request, status: ctx.status, ms }, "answered");
+    const ms = performance.now() - begin;
+    const { method, status } = ctx;
+    log.debug({ request, status, ms: Math.round(ms) }, "answered");
+    const matched = ctx._matchedRoute;
+    const route = typeof matched === "string" ? matched : undefined;
+    observe?.({ method, route, status, seconds: ms / 1000 });
   };
 }
 
