@@ -138,7 +138,9 @@ const bytecode = path.join(work, "bytecode.h");
 fs.writeFileSync(bytecode, run(compiler, [script]));
 
 // The ELF.
-const own = ["main.c", "sys.c"].map((name) => path.join(native, name));
+const own = ["main.c", "sys.c", "tree.c"].map((name) =>
+  path.join(native, name),
+);
 const parts = [
   ...objects("musl-gcc", engine, [...SIZE, "-w", ...HEADERS], ""),
   ...objects(

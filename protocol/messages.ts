@@ -71,6 +71,10 @@ export interface Operations {
     args: Record<string, never>;
     result: { processes: ProcessInfo[] };
   };
+  /** Starts work on the container's files; answered when it has begun. */
+  files: { args: FileWork; result: FileWorkBegun };
+  /** Stops or continues all of the container's processes, so that its files stand still. */
+  freeze: { args: { frozen: boolean }; result: Record<string, never> };
   /** Ends what runs, flushes and unmounts everything. After the answer the VM may be powered off. */
   shutdown: { args: Record<string, never>; result: Record<string, never> };
 }
@@ -231,6 +235,52 @@ export interface Spawn {
   noNewPrivileges: boolean;
   rlimits: { name: string; soft: number; hard: number }[];
   oomScoreAdj: number;
+}
+
+/**
+ * Work on the container's files. It has a process's number, streams and end: an archive (uncompressed
+ * tar) comes on stdout or goes to stdin, what went wrong comes on stderr, the exit code is 0, or 2 for a bad archive,
+ * or 1. It may be ended by a signal. A new host connection ends it, and it is not in `hello`. Works also when the
+ * container does not run, once the machine was set up.
+ */
+export interface FileWork {
+  process: number;
+  task: FileTask;
+}
+
+/**
+ * - `stat`: what is at a path;
+ * - `archive`: a path and what is below it, as the Engine archives it;
+ * - `extract`: an archive into a folder that is there. `owner` is whose the files become (a user as in
+ *   {@link Spawn}), "" to keep the archive's; with `keepKinds` no file takes a folder's place;
+ * - `export`: the whole root, without mounts;
+ * - `changes`: what differs from the image: for each path its kind (0 modified, 1 added, 2 deleted) as a
+ *   digit, the path, and a zero byte;
+ * - `layer`: the same as an image layer's archive.
+ */
+export type FileTask =
+  | { do: "stat"; path: string }
+  | { do: "archive"; path: string }
+  | { do: "extract"; path: string; owner: string; keepKinds: boolean }
+  | { do: "export" }
+  | { do: "changes" }
+  | { do: "layer" };
+
+export interface FileWorkBegun {
+  pid: number;
+  /** For `stat` and `archive`. */
+  stat?: PathStat;
+}
+
+export interface PathStat {
+  name: string;
+  size: number;
+  /** st_mode of Linux. */
+  mode: number;
+  seconds: number;
+  nanoseconds: number;
+  /** Where a symbolic link leads in the end; "" for anything else. */
+  linkTarget: string;
 }
 
 export interface ProcessInfo {

@@ -4,7 +4,9 @@
  * failed call throws an Error whose `errno` is the errno's name and whose message is its text as Go
  * (and so Docker) words it. read, write, send and receive answer -1 instead where they would block.
  */
+#include "binding.h"
 #include "sys.h"
+#include "tree.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -35,10 +37,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#define FUNCTION(name)                                                  \
-  static JSValue name(JSContext *ctx, JSValueConst self, int argc,      \
-                      JSValueConst *argv)
 
 static const struct {
   int number;
@@ -98,7 +96,7 @@ static const struct {
 };
 
 /* Throws what errno `number` says. */
-static JSValue fail_with(JSContext *ctx, int number) {
+JSValue fail_with(JSContext *ctx, int number) {
   const char *name = "EUNKNOWN", *text = strerror(number);
   for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
     if (errors[i].number == number) {
@@ -113,22 +111,22 @@ static JSValue fail_with(JSContext *ctx, int number) {
   return JS_Throw(ctx, error);
 }
 
-static JSValue fail(JSContext *ctx) { return fail_with(ctx, errno); }
+JSValue fail(JSContext *ctx) { return fail_with(ctx, errno); }
 
 /* The usual end of a binding: a number, or the errno. */
-static JSValue answer(JSContext *ctx, long result) {
+JSValue answer(JSContext *ctx, long result) {
   return result < 0 ? fail(ctx) : JS_NewInt64(ctx, result);
 }
 
 /* The same for calls on descriptors that may block: -1 says "not now". */
-static JSValue answer_io(JSContext *ctx, ssize_t result) {
+JSValue answer_io(JSContext *ctx, ssize_t result) {
   if (result < 0 && (errno == EAGAIN || errno == EINTR))
     return JS_NewInt32(ctx, -1);
   return answer(ctx, result);
 }
 
 /* Argument i as a number; false (and an exception) when it is none. */
-static int get_int(JSContext *ctx, JSValueConst value, int *out) {
+int get_int(JSContext *ctx, JSValueConst value, int *out) {
   if (!JS_IsNumber(value)) {
     JS_ThrowTypeError(ctx, "a number is expected");
     return 0;
@@ -136,7 +134,7 @@ static int get_int(JSContext *ctx, JSValueConst value, int *out) {
   return JS_ToInt32(ctx, out, value) == 0;
 }
 
-static int get_int64(JSContext *ctx, JSValueConst value, int64_t *out) {
+int get_int64(JSContext *ctx, JSValueConst value, int64_t *out) {
   if (!JS_IsNumber(value)) {
     JS_ThrowTypeError(ctx, "a number is expected");
     return 0;
@@ -145,7 +143,7 @@ static int get_int64(JSContext *ctx, JSValueConst value, int64_t *out) {
 }
 
 /* Strings for system calls: a NUL inside would silently cut them. To be freed with JS_FreeCString. */
-static const char *get_string(JSContext *ctx, JSValueConst value) {
+const char *get_string(JSContext *ctx, JSValueConst value) {
   size_t length;
   if (!JS_IsString(value)) {
     JS_ThrowTypeError(ctx, "a string is expected");
@@ -161,7 +159,7 @@ static const char *get_string(JSContext *ctx, JSValueConst value) {
 }
 
 /* A range (offset, length) of an ArrayBuffer: argv[0..2]. */
-static uint8_t *get_range(JSContext *ctx, JSValueConst *argv, int64_t *length) {
+uint8_t *get_range(JSContext *ctx, JSValueConst *argv, int64_t *length) {
   size_t size;
   int64_t at;
   uint8_t *bytes = JS_GetArrayBuffer(ctx, &size, argv[0]);
@@ -175,24 +173,6 @@ static uint8_t *get_range(JSContext *ctx, JSValueConst *argv, int64_t *length) {
   }
   return bytes + at;
 }
-
-#define INT(i, name) \
-  int name;          \
-  if (!get_int(ctx, argv[i], &name)) return JS_EXCEPTION
-#define INT64(i, name) \
-  int64_t name;        \
-  if (!get_int64(ctx, argv[i], &name)) return JS_EXCEPTION
-#define STRING(i, name)                          \
-  const char *name = get_string(ctx, argv[i]);   \
-  if (!name) return JS_EXCEPTION
-/* null becomes NULL; free with free_optional. */
-#define OPTIONAL(i, name)                                              \
-  const char *name = JS_IsNull(argv[i]) ? NULL : get_string(ctx, argv[i]); \
-  if (!name && !JS_IsNull(argv[i])) return JS_EXCEPTION
-#define RANGE(i, name, length)                               \
-  int64_t length;                                            \
-  uint8_t *name = get_range(ctx, argv + (i), &length);       \
-  if (!name) return JS_EXCEPTION
 
 static void free_optional(JSContext *ctx, const char *text) {
   if (text) JS_FreeCString(ctx, text);
@@ -418,6 +398,17 @@ FUNCTION(sys_dup) {
 FUNCTION(sys_duplicate) {
   INT(0, fd);
   return answer(ctx, fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+FUNCTION(sys_duplicateAbove) {
+  INT(0, fd);
+  INT(1, least);
+  return answer(ctx, fcntl(fd, F_DUPFD_CLOEXEC, least));
+}
+
+FUNCTION(sys_closeFrom) {
+  INT(0, fd);
+  return answer(ctx, syscall(SYS_close_range, fd, ~0U, 0));
 }
 
 FUNCTION(sys_nonblock) {
@@ -874,6 +865,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(fchown, 3),          ENTRY(pipe, 0),
     ENTRY(dup, 2),             ENTRY(nonblock, 1),
     ENTRY(duplicate, 1),       ENTRY(setPipeSize, 2),
+    ENTRY(duplicateAbove, 2),  ENTRY(closeFrom, 1),
     ENTRY(sync, 0),            ENTRY(mount, 5),
     ENTRY(unmount, 2),         ENTRY(pivotRoot, 0),
     ENTRY(chroot, 1),          ENTRY(chdir, 1),
@@ -903,6 +895,7 @@ void sys_install(JSContext *ctx, const struct timespec *started) {
   JSValue sys = JS_NewObject(ctx);
   JS_SetPropertyFunctionList(ctx, sys, functions,
                              sizeof functions / sizeof *functions);
+  tree_install(ctx, sys);
   JS_SetPropertyStr(
       ctx, sys, "startedAt",
       JS_NewFloat64(ctx, started->tv_sec * 1e3 + started->tv_nsec / 1e6));

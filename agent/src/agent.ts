@@ -11,6 +11,8 @@ import {
 } from "../../protocol/index.js";
 import {
   countOomKills,
+  freeze,
+  isFrozen,
   killAll,
   listPids,
   openMemoryEvents,
@@ -29,10 +31,12 @@ import {
 } from "./constants.js";
 import { setUpContainer, type Container } from "./container.js";
 import { Failure, describe, toAgentError } from "./failure.js";
+import { FileProcess, checkFileWork } from "./file-work.js";
 import { readText } from "./files.js";
 import { EventLoop } from "./loop.js";
 import { listProcesses } from "./process-list.js";
-import { Process, type ProcessContext } from "./process.js";
+import type { Process, ProcessContext } from "./process.js";
+import { ProgramProcess } from "./program-process.js";
 import { checkRequest, parseRequest } from "./requests.js";
 import { unmountAll } from "./rootfs.js";
 import { unless } from "./sys.js";
@@ -129,7 +133,9 @@ export class Agent implements Receiver {
 
   sync(): void {
     this.connection++;
-    for (const process of this.processes.values()) process.sync();
+    for (const process of [...this.processes.values()])
+      if (process instanceof FileProcess) this.abandon(process);
+      else process.sync();
   }
 
   private perform(request: Request): unknown {
@@ -152,6 +158,10 @@ export class Agent implements Receiver {
         return this.release(request.args.process);
       case "processes":
         return { processes: listProcesses() };
+      case "files":
+        return this.workOnFiles(request.args);
+      case "freeze":
+        return this.freeze(request.args.frozen);
       case "shutdown":
         return this.shutDown();
     }
@@ -166,7 +176,9 @@ export class Agent implements Receiver {
       uptimeMs: sys.clock(CLOCK_BOOTTIME),
       agent: { residentBytes: residentBytes(), readyMs: this.readyMs },
       ready: this.container !== undefined,
-      processes: [...this.processes.values()].map((process) => process.state),
+      processes: [...this.processes.values()]
+        .filter((process) => !(process instanceof FileProcess))
+        .map((process) => process.state),
     };
   }
 
@@ -185,25 +197,16 @@ export class Agent implements Receiver {
   private async spawn(
     args: Operations["spawn"]["args"],
   ): Promise<{ pid: number }> {
-    const { container, init } = this;
+    const { init } = this;
     const { process: id } = args;
-    if (!container) throw refused("invalid", "this machine was not set up");
-    if (!Number.isInteger(id) || id < INIT_PROCESS || id >= 2 ** 29)
-      throw refused("invalid", `process: ${id} is no process number`);
-    if (this.processes.has(id))
-      throw refused("invalid", `process ${id} is there already`);
+    const context = this.contextFor(id);
     const first = id === INIT_PROCESS;
     if (!first && (!init || !this.processes.get(INIT_PROCESS)?.running))
       throw refused("invalid", "the container is not running");
-    const context: ProcessContext = {
-      loop: this.loop,
-      channel: this.channel,
-      container,
-      ownPidNamespace: this.ownPidNamespace,
+    const process = new ProgramProcess(args, {
+      ...context,
       ...(first || !init ? {} : { init }),
-      onExit: (process) => this.onExit(process),
-    };
-    const process = new Process(args, context);
+    });
     this.processes.set(id, process);
     try {
       await process.start((pid) => {
@@ -220,6 +223,60 @@ export class Agent implements Receiver {
       throw error;
     }
     return { pid: process.pid };
+  }
+
+  /** What a new process needs; checks that it may have this number. */
+  private contextFor(id: number): ProcessContext {
+    const { container } = this;
+    if (!container) throw refused("invalid", "this machine was not set up");
+    if (!Number.isInteger(id) || id < INIT_PROCESS || id >= 2 ** 29)
+      throw refused("invalid", `process: ${id} is no process number`);
+    if (this.processes.has(id))
+      throw refused("invalid", `process ${id} is there already`);
+    return {
+      loop: this.loop,
+      channel: this.channel,
+      container,
+      ownPidNamespace: this.ownPidNamespace,
+      onExit: (process) => this.onExit(process),
+    };
+  }
+
+  private async workOnFiles(
+    args: Operations["files"]["args"],
+  ): Promise<Operations["files"]["result"]> {
+    checkFileWork(args);
+    const { process: id } = args;
+    const work = new FileProcess(args, this.contextFor(id));
+    this.processes.set(id, work);
+    try {
+      await work.start((pid) => this.byPid.set(pid, work));
+    } catch (error) {
+      this.processes.delete(id);
+      work.release();
+      throw error;
+    }
+    return { pid: work.pid, ...(work.stat ? { stat: work.stat } : {}) };
+  }
+
+  /** Its host is gone: it ends, and nobody hears of it. */
+  private abandon(work: FileProcess): void {
+    work.abandon();
+    work.release();
+    this.processes.delete(work.id);
+  }
+
+  private async freeze(frozen: boolean): Promise<Record<string, never>> {
+    if (!this.container)
+      throw refused("invalid", "this machine was not set up");
+    freeze(frozen);
+    for (
+      let waited = 0;
+      frozen && !isFrozen() && waited < KILL_TIMEOUT_MS;
+      waited += 5
+    )
+      await this.loop.pause(5);
+    return {};
   }
 
   private signal({
@@ -246,7 +303,7 @@ export class Agent implements Receiver {
   private release(id: number): Record<string, never> {
     const process = this.find(id);
     if (!process.exit) throw refused("invalid", `process ${id} has not ended`);
-    if (!process.acknowledged)
+    if (!(process instanceof FileProcess) && !process.acknowledged)
       throw refused("invalid", `process ${id}: output is not acknowledged`);
     process.release();
     this.processes.delete(id);
@@ -256,6 +313,8 @@ export class Agent implements Receiver {
   private async shutDown(): Promise<Record<string, never>> {
     const { container, loop } = this;
     if (container) {
+      for (const process of this.processes.values())
+        if (process instanceof FileProcess) process.abandon();
       killAll();
       for (
         let waited = 0;

@@ -74,6 +74,16 @@ export function killAll(): void {
   unless(["ENOENT"], () => writeText(`${PATH}/cgroup.kill`, "1"));
 }
 
+/** Stops or continues all processes; see `isFrozen` for when they do. */
+export function freeze(frozen: boolean): void {
+  writeText(`${PATH}/cgroup.freeze`, frozen ? "1" : "0");
+}
+
+/** Whether all processes stand still. */
+export function isFrozen(): boolean {
+  return readText(`${PATH}/cgroup.events`).includes("frozen 1");
+}
+
 /** A privileged container may have made cgroups below its own. */
 function pidsOf(path: string, depth: number): number[] {
   const text =

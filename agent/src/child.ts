@@ -15,27 +15,23 @@ import {
   CLONE_NEWIPC,
   CLONE_NEWNS,
   CLONE_NEWUTS,
-  O_NONBLOCK,
   O_RDONLY,
   PR_CAPBSET_DROP,
   PR_SET_KEEPCAPS,
   PR_SET_NO_NEW_PRIVS,
   S_IFDIR,
   S_IFMT,
-  S_IFREG,
   X_OK,
 } from "./constants.js";
 import type { Container } from "./container.js";
 import { Failure, step, toAgentError } from "./failure.js";
-import { readAll, writeAll, writeText } from "./files.js";
+import { writeAll, writeText } from "./files.js";
 import { execErrorCode, lookPath, type PathProblem } from "./look-path.js";
 import { enterContainer } from "./namespaces.js";
 import { resourceNumber } from "./rlimits.js";
 import { isSysError, unless } from "./sys.js";
+import { readUserFile } from "./user-files.js";
 import { resolveUser, type ExecUser } from "./users.js";
-
-/** A passwd or group file beyond this is cut. */
-const MAX_USER_FILE = 8 * 1024 * 1024;
 
 export interface ChildPlan {
   spawn: Spawn;
@@ -111,18 +107,6 @@ function become({ spawn, container, stdio, init }: ChildPlan): void {
       error.errno,
     );
   }
-}
-
-/** A file of the container, which may be anything: only a regular one is read. */
-function readUserFile(path: string): string {
-  const fd = unless(["ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENXIO"], () =>
-    sys.open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0),
-  );
-  if (fd === undefined) return "";
-  const isFile = (sys.stat(fd, "", AT_EMPTY_PATH).mode & S_IFMT) === S_IFREG;
-  const text = isFile ? readAll(fd, MAX_USER_FILE) : "";
-  sys.close(fd);
-  return text;
 }
 
 /** The user owns its pipes, so that it can open /dev/stdout again. */

@@ -10,10 +10,15 @@ import {
 
 const CHUNK = 16 * 1024;
 
-/** Writes all of the bytes to a blocking descriptor. */
-export function writeAll(fd: number, bytes: ArrayBuffer): void {
-  for (let at = 0; at < bytes.byteLength;) {
-    const count = sys.write(fd, bytes, at, bytes.byteLength - at);
+/** Writes bytes, all of them unless a range is given, to a blocking descriptor. */
+export function writeAll(
+  fd: number,
+  bytes: ArrayBuffer,
+  begin = 0,
+  end = bytes.byteLength,
+): void {
+  for (let at = begin; at < end;) {
+    const count = sys.write(fd, bytes, at, end - at);
     if (count > 0) at += count;
   }
 }

@@ -11,12 +11,7 @@ import {
   type Spawn,
 } from "../../protocol/index.js";
 import type { Channel } from "./channel.js";
-import { runChild, type ChildPlan } from "./child.js";
 import {
-  CLONE_NEWIPC,
-  CLONE_NEWNS,
-  CLONE_NEWPID,
-  CLONE_NEWUTS,
   EPOLLIN,
   O_NOCTTY,
   O_NOFOLLOW,
@@ -27,13 +22,14 @@ import type { Container } from "./container.js";
 import { Failure, step } from "./failure.js";
 import type { EventLoop } from "./loop.js";
 import { InputStream, OutputStream } from "./streams.js";
-import { isSysError } from "./sys.js";
 
 /**
  * How long an ended process's streams stay open when its descendants hold them, and how long its exit
  * waits at most for its output to be sent. Docker's number.
  */
 const GRACE_MS = 2000;
+/** A longer report is cut. */
+const MAX_REPORT = 64 * 1024;
 
 export interface ProcessContext {
   loop: EventLoop;
@@ -48,7 +44,7 @@ export interface ProcessContext {
 }
 
 /** Descriptors of a new process: the child's three, and the agent's ends. */
-interface Stdio {
+export interface Stdio {
   child: [number, number, number];
   input: number;
   output: number;
@@ -56,7 +52,11 @@ interface Stdio {
   terminal: number;
 }
 
-export class Process {
+/** What the agent needs to know of what it runs. */
+export type Program = Pick<Spawn, "process" | "tty" | "stdin">;
+
+/** Something that runs in a process of its own. */
+export abstract class Process {
   readonly id: number;
   pid = 0;
   exit: ProcessExit | undefined;
@@ -70,10 +70,10 @@ export class Process {
   private waiting = false;
 
   constructor(
-    private readonly spawn: Spawn,
-    private readonly context: ProcessContext,
+    private readonly program: Program,
+    protected readonly context: ProcessContext,
   ) {
-    this.id = spawn.process;
+    this.id = program.process;
   }
 
   /** Whether it was executed and has not ended. */
@@ -109,46 +109,40 @@ export class Process {
    * @throws {Failure} why it could not be executed
    */
   async start(onPid: (pid: number) => void): Promise<void> {
-    const { context, spawn } = this;
-    const stdio = openStdio(spawn, context.container);
+    const { context, program } = this;
+    const stdio = openStdio(program, context.container);
     const [reportRead, reportWrite] = sys.pipe();
-    const plan: ChildPlan = {
-      spawn,
-      container: context.container,
-      stdio: stdio.child,
-      ...(context.init ? { init: context.init.pidfd } : {}),
-      report: reportWrite,
-    };
     const agentsEnds = [stdio.input, stdio.output, stdio.error];
     const childsEnds = [...new Set(stdio.child), reportWrite];
     let pid: number;
     try {
-      pid = context.init
-        ? this.cloneInside(context.init.pidfd)
-        : this.cloneFirst();
+      pid = this.fork(stdio.child, reportWrite);
     } catch (error) {
       closeAll([...agentsEnds, ...childsEnds, reportRead, stdio.terminal]);
       throw error;
     }
-    if (pid === 0) runChild(plan);
     closeAll(childsEnds);
     onPid(pid);
     this.stdin = new InputStream(
       streamOf(this.id, StreamChannel.Stdin),
       stdio.input,
-      !spawn.tty,
+      !program.tty,
       context.loop,
       context.channel,
     );
     const report = await this.readReport(reportRead);
-    if (report !== "") {
+    try {
+      this.accept(report);
+    } catch (error) {
       closeAll([stdio.output, stdio.error, stdio.terminal]);
-      throw failureFrom(report);
+      throw error;
     }
     this.pid = pid;
     this.terminal = stdio.terminal;
     // A round later, so that the answer to the request comes before the output and the end.
     context.loop.after(0, () => {
+      // Given up meanwhile.
+      if (this.told) return closeAll([stdio.output, stdio.error]);
       this.openOutputs(stdio);
       this.stdin?.start();
       if (this.exit) this.settle();
@@ -188,7 +182,7 @@ export class Process {
 
   /** @throws {Failure} it has no terminal */
   resize(rows: number, columns: number): void {
-    if (!this.spawn.tty || this.terminal < 0)
+    if (!this.program.tty || this.terminal < 0)
       throw new Failure("invalid", `process ${this.id} has no terminal`);
     sys.resizeTerminal(this.terminal, rows, columns);
   }
@@ -202,31 +196,17 @@ export class Process {
     this.terminal = -1;
   }
 
+  /**
+   * Makes the child, which never comes back from here.
+   * @param report where it says how its start went
+   */
+  protected abstract fork(stdio: Stdio["child"], report: number): number;
+
+  /** Reads the child's report. @throws {Failure} it could not start */
+  protected abstract accept(report: string): void;
+
   private get outputs(): OutputStream[] {
     return [this.stdout, this.stderr].filter((output) => output !== undefined);
-  }
-
-  private cloneFirst(): number {
-    const flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC;
-    return step("clone", () => sys.clone(flags, this.context.container.cgroup));
-  }
-
-  private cloneInside(pidfd: number): number {
-    const { container, ownPidNamespace } = this.context;
-    // Only children are born into that PID namespace; the agent itself stays in its own.
-    try {
-      sys.setns(pidfd, CLONE_NEWPID);
-    } catch (error) {
-      if (!isSysError(error) || error.errno !== "ESRCH") throw error;
-      throw new Failure("invalid", "the container is not running");
-    }
-    let pid = -1;
-    try {
-      pid = step("clone", () => sys.clone(0, container.cgroup));
-      return pid;
-    } finally {
-      if (pid !== 0) sys.setns(ownPidNamespace, CLONE_NEWPID);
-    }
   }
 
   private openOutputs(stdio: Stdio): void {
@@ -276,7 +256,7 @@ export class Process {
   /** What the child reports: "" once the program runs. */
   private readReport(fd: number): Promise<string> {
     const { loop } = this.context;
-    const bytes = new ArrayBuffer(8192);
+    const bytes = new ArrayBuffer(MAX_REPORT);
     let length = 0;
     return new Promise((resolve) => {
       loop.add(fd, EPOLLIN, () => {
@@ -293,7 +273,7 @@ export class Process {
   }
 }
 
-function openStdio(spawn: Spawn, container: Container): Stdio {
+function openStdio(spawn: Program, container: Container): Stdio {
   if (spawn.tty) {
     const master = step("open a terminal", () =>
       sys.open(
@@ -329,7 +309,7 @@ function openStdio(spawn: Spawn, container: Container): Stdio {
   };
 }
 
-function failureFrom(report: string): Failure {
+export function failureFrom(report: string): Failure {
   try {
     const { code, message, errno } = JSON.parse(report) as Failure;
     return new Failure(code, message, errno);

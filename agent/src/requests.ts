@@ -43,6 +43,8 @@ const SHAPES: { [Op in OperationName]: Shape } = {
   resize: { process: "number", rows: "number", columns: "number" },
   release: { process: "number" },
   processes: {},
+  files: { process: "number", task: "object" },
+  freeze: { frozen: "boolean" },
   shutdown: {},
 };
 

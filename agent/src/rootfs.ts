@@ -30,8 +30,13 @@ import { isSysError, unless } from "./sys.js";
 
 /** Where the container's root is, in the agent's view. */
 export const ROOT = "/run/root";
-const LOWER = "/run/lower";
+/** The image, without the container's changes. */
+export const LOWER = "/run/lower";
 const DISK = "/run/disk";
+/** The container's changes, as overlayfs keeps them. */
+export const UPPER = `${DISK}/upper`;
+/** Folders that are made, where the image has none, for what the agent mounts. */
+export const MOUNT_POINTS = ["/dev", "/proc", "/sys"];
 const FILES = "/run/files";
 
 /** Makes a folder unless it is there. */
@@ -55,7 +60,7 @@ export function mountRoot(setup: RootfsSetup): void {
     ),
   );
   // The upper folder's owner and mode are the root folder's.
-  makeFolder(`${DISK}/upper`, 0o755);
+  makeFolder(UPPER, 0o755);
   makeFolder(`${DISK}/work`, 0o700);
   step("mount the root", () =>
     sys.mount(
@@ -63,7 +68,7 @@ export function mountRoot(setup: RootfsSetup): void {
       ROOT,
       "overlay",
       0,
-      `lowerdir=${LOWER},upperdir=${DISK}/upper,workdir=${DISK}/work`,
+      `lowerdir=${LOWER},upperdir=${UPPER},workdir=${DISK}/work`,
     ),
   );
 }

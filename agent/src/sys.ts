@@ -56,6 +56,10 @@ export interface Sys {
   dup(fd: number, target: number): void;
   /** Another descriptor, close-on-exec, of the same open file. */
   duplicate(fd: number): number;
+  /** The same with a number of at least `least`. */
+  duplicateAbove(fd: number, least: number): number;
+  /** Closes all descriptors from this number on. */
+  closeFrom(fd: number): void;
   nonblock(fd: number): void;
   setPipeSize(fd: number, size: number): void;
   sync(): void;
@@ -135,6 +139,82 @@ export interface Sys {
   signalfd(...signals: number[]): number;
 }
 
+/**
+ * Calls on trees of files that anybody may have written (native/tree.c). A name is {@link Bytes}: a
+ * string with one character (0 to 255) a byte. A folder is an open descriptor or AT_FDCWD.
+ */
+export interface Tree {
+  bytesToText(bytes: ArrayBuffer, at: number, length: number): Bytes;
+  /** Writes the bytes at `at`; gives their count. */
+  textToBytes(text: Bytes, bytes: ArrayBuffer, at: number): number;
+  fill(bytes: ArrayBuffer, at: number, length: number, value: number): void;
+  /** Sum of the bytes. */
+  sum(bytes: ArrayBuffer, at: number, length: number): number;
+
+  openAt(directory: number, name: Bytes, flags: number, mode: number): number;
+  /** Fills `out` by {@link StatField}. */
+  statAt(directory: number, name: Bytes, flags: number, out: ArrayBuffer): void;
+  /** Names in an open folder without "." and "..", sorted. */
+  namesIn(fd: number): Bytes[];
+  readlinkAt(directory: number, name: Bytes): Bytes;
+  mkdirAt(directory: number, name: Bytes, mode: number): void;
+  mknodAt(
+    directory: number,
+    name: Bytes,
+    mode: number,
+    major: number,
+    minor: number,
+  ): void;
+  symlinkAt(target: Bytes, directory: number, name: Bytes): void;
+  /** Makes `name` a hard link of `old`, which is not followed. */
+  linkAt(from: number, old: Bytes, to: number, name: Bytes): void;
+  unlinkAt(directory: number, name: Bytes, flags: number): void;
+  /** Links are not followed. */
+  chownAt(directory: number, name: Bytes, uid: number, gid: number): void;
+  /** Links are followed. */
+  chmodAt(directory: number, name: Bytes, mode: number): void;
+  /** Sets the times of access and modification; links are not followed. */
+  timesAt(
+    directory: number,
+    name: Bytes,
+    seconds: number,
+    nanoseconds: number,
+  ): void;
+  /** [name, value, …] or null; links are not followed. Changes the working folder. */
+  xattrsAt(directory: number, name: Bytes): Bytes[] | null;
+  /** Links are not followed. Changes the working folder. */
+  setXattrAt(
+    directory: number,
+    name: Bytes,
+    attribute: Bytes,
+    value: Bytes,
+  ): void;
+  /** Copies bytes of a file to a pipe; gives their count, 0 at the file's end. */
+  sendfile(target: number, source: number, count: number): number;
+}
+
+/** A string with one character (0 to 255) a byte. */
+export type Bytes = string;
+
+/** Places in the Float64Array that `statAt` fills. */
+export const StatField = {
+  Mode: 0,
+  Uid: 1,
+  Gid: 2,
+  Size: 3,
+  /** Of the device that a device node stands for. */
+  Major: 4,
+  Minor: 5,
+  /** Of the file system it is on. */
+  Device: 6,
+  Inode: 7,
+  Links: 8,
+  Seconds: 9,
+  Nanoseconds: 10,
+} as const;
+/** Length of that array. */
+export const STAT_FIELDS = 12;
+
 export interface Stat {
   mode: number;
   uid: number;
@@ -146,7 +226,7 @@ export interface Stat {
 }
 
 declare global {
-  const sys: Sys;
+  const sys: Sys & Tree;
 }
 
 /** A failed system call. */

@@ -3,6 +3,8 @@ import path from "node:path";
 import type { Logger } from "pino";
 import { INIT_PROCESS, type ProcessState } from "../../protocol/index.js";
 import type { Machine } from "../hypervisor/index.js";
+import type { MachineFiles } from "./machine-files.js";
+import type { OfflineMachine } from "./offline-machine.js";
 import { JsonFileLog, type StreamName } from "./log/json-file.js";
 import { lastOffsets } from "./log/reader.js";
 import { logOptions } from "./log/options.js";
@@ -22,6 +24,10 @@ export class Container {
   machine: Machine | undefined;
   /** Of the last start that this daemon made. */
   startTrace: StartTrace | undefined;
+  /** Work on its files in that machine. */
+  files: MachineFiles | undefined;
+  /** The machine that stands in for it while somebody wants its files and it does not run. */
+  offline: OfflineMachine | undefined;
   /** Resolves when the machine of the last run is gone and its disks are free again. */
   teardown: Promise<void> = Promise.resolve();
   /** Calls off a restart that waits for its time. */
@@ -119,6 +125,17 @@ export class Container {
     await this.#saving;
     await this.log.remove();
     await this.#store.remove(this.id);
+  }
+
+  /**
+   * Ends the machine that stands in for it: its disks are free then. To be called in its turn.
+   * @param now whether those who use it are cut off
+   */
+  async endOffline(now: boolean): Promise<void> {
+    const { offline } = this;
+    if (!offline) return;
+    await offline.end(now);
+    if (this.offline === offline) this.offline = undefined;
   }
 
   /** Runs state changes (start, remove, rename …) one at a time. */

@@ -21,6 +21,7 @@ import type { Tell } from "./container-events.js";
 import { type Execs, notRunning } from "./execs.js";
 import type { HealthMonitors } from "./health.js";
 import { timestamp } from "./log/json-file.js";
+import { MachineFiles } from "./machine-files.js";
 import {
   initSpawn,
   type MachineDefaults,
@@ -57,6 +58,8 @@ const DEFAULT_STOP_TIMEOUT = 10;
 const SHUTDOWN_LIMIT = 10_000;
 /** How long a guest may take to report a death after SIGKILL before its machine is ended, in ms. */
 const KILL_LIMIT = 10_000;
+/** How long a guest may take to freeze its processes before its machine stands still all the same, in ms. */
+const FREEZE_LIMIT = 2000;
 /** A run of this many ms makes the next restart prompt again. */
 const LONG_RUN = 10_000;
 /** What Docker books where nobody saw a container end. */
@@ -101,7 +104,10 @@ export class Lifecycle {
         "container is marked for removal and cannot be started",
       );
     }
-    await trace.span("wait", container.teardown);
+    await trace.span(
+      "wait",
+      container.teardown.then(() => container.endOffline(false)),
+    );
     state.manuallyStopped = false;
     const { traces } = this.#options;
     traces.running(container, trace);
@@ -286,10 +292,13 @@ export class Lifecycle {
 
   #watch(container: Container, machine: Machine): void {
     const { log, execs } = this.#options;
+    const files = new MachineFiles(machine, () => container.nextProcess++);
+    container.files = files;
     machine.agent.onEvent((event) => {
       if (event.event === "exit" && event.process === INIT_PROCESS) {
         this.#processEnded(container, machine, event.exit);
       } else if (event.event === "exit") {
+        if (files.exited(event.process, event.exit)) return;
         void execs.exited(container, event.process, event.exit);
       } else if (event.event === "oom") {
         this.#options.tell(container, "oom");
@@ -466,6 +475,7 @@ export class Lifecycle {
         await machine.exited;
       }
       container.machine = undefined;
+      container.files = undefined;
       await networks.detach(record.id);
       await rm(this.#machineDirectory(container), {
         recursive: true,
@@ -599,11 +609,21 @@ export class Lifecycle {
         throw notRunning(container);
       }
       this.#options.health.stop(container);
+      // Its processes stand still also while the machine goes on for the sake of its files.
+      await this.#freeze(container.machine, true);
       await container.machine.pause();
       state.status = "paused";
       this.#options.tell(container, "pause");
       await container.save();
     });
+  }
+
+  async #freeze(machine: Machine, frozen: boolean): Promise<void> {
+    const request = machine.agent.request("freeze", { frozen });
+    await within(
+      request.catch(() => undefined),
+      FREEZE_LIMIT,
+    );
   }
 
   /** @throws {SystemError} it is not paused; Docker answers 500 here */
@@ -614,6 +634,7 @@ export class Lifecycle {
         throw new SystemError(`Container ${container.id} is not paused`);
       }
       await container.machine.resume();
+      await this.#freeze(container.machine, false);
       state.status = "running";
       this.#options.tell(container, "unpause");
       this.#options.health.resume(container);

@@ -12,6 +12,7 @@ import { type Tell, teller } from "./container-events.js";
 import type { CreateRequest } from "./create-request.js";
 import { Execs, notRunning } from "./execs.js";
 import { HealthMonitors } from "./health.js";
+import { ContainerFiles } from "./files.js";
 import { ContainerIndex } from "./index-of-containers.js";
 import { Lifecycle } from "./lifecycle.js";
 import { listContainers } from "./list.js";
@@ -40,6 +41,7 @@ export class ContainerService implements ImageUsage {
   readonly lifecycle: Lifecycle;
   readonly execs: Execs;
   readonly traces: StartTraces;
+  readonly files: ContainerFiles;
   readonly tell: Tell;
   readonly #options: ContainerServiceOptions;
   readonly #index = new ContainerIndex();
@@ -64,6 +66,11 @@ export class ContainerService implements ImageUsage {
       }),
       traces: this.traces,
       remove: (container) => this.#remove(container),
+    });
+    this.files = new ContainerFiles({
+      ...options,
+      machineRoot: this.lifecycle.machineRoot,
+      tell: this.tell,
     });
   }
 
@@ -92,6 +99,7 @@ export class ContainerService implements ImageUsage {
     await this.traces.close();
     await Promise.all(
       [...this.#index].map(async (container) => {
+        await container.endOffline(true);
         await container.machine?.detach();
         await container.save();
       }),
@@ -227,6 +235,7 @@ export class ContainerService implements ImageUsage {
       try {
         await container.save();
         await container.teardown;
+        await container.endOffline(true);
         await container.deleteFiles();
       } catch (error) {
         record.state.status = status;

@@ -7,6 +7,7 @@ import type { Container } from "../containers/container.js";
 import { ContainerService } from "../containers/service.js";
 import { authRoutes } from "../engine-api/auth.js";
 import { containerRoutes } from "../engine-api/containers.js";
+import { fileRoutes } from "../engine-api/files.js";
 import { diskUsageRoutes } from "../engine-api/disk-usage.js";
 import { execRoutes } from "../engine-api/exec.js";
 import { imageRoutes } from "../engine-api/images.js";
@@ -176,6 +177,7 @@ export class Daemon {
           authRoutes(images),
           diskUsageRoutes(containers, images),
           containerRoutes(containers),
+          fileRoutes(containers),
           execRoutes(containers),
           imageRoutes(images),
           networkRoutes(networks),

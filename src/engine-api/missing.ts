@@ -48,8 +48,6 @@ const OPERATIONS: readonly (readonly [string, string])[] = [
   ["GET /containers/:id/json", "inspect a container"],
   ["GET /containers/:id/top", "list processes running inside a container"],
   ["GET /containers/:id/logs", "get container logs"],
-  ["GET /containers/:id/changes", "get changes on a container's filesystem"],
-  ["GET /containers/:id/export", "export a container"],
   ["GET /containers/:id/stats", "get container stats based on resource usage"],
   ["POST /containers/:id/resize", "resize a container TTY"],
   ["POST /containers/:id/start", "start a container"],
@@ -64,18 +62,6 @@ const OPERATIONS: readonly (readonly [string, string])[] = [
   ["GET /containers/:id/attach/ws", "attach to a container via a websocket"],
   ["POST /containers/:id/wait", "wait for a container"],
   ["DELETE /containers/:id", "remove a container"],
-  [
-    "HEAD /containers/:id/archive",
-    "get information about files in a container",
-  ],
-  [
-    "GET /containers/:id/archive",
-    "get an archive of a filesystem resource in a container",
-  ],
-  [
-    "PUT /containers/:id/archive",
-    "extract an archive of files or folders to a directory in a container",
-  ],
   ["POST /containers/prune", "delete stopped containers"],
   ["GET /images/json", "list Images"],
   ["POST /build", "build an image"],

@@ -120,11 +120,11 @@ export class SocketAgentClient implements AgentClient {
           resolve(checked);
         },
         reject: (error) => {
-          if (op === "spawn") this.#forget(processOf(args));
+          if (startsProcess(op)) this.#forget(processOf(args));
           reject(error);
         },
       });
-      if (op === "spawn") this.#processes.add(processOf(args));
+      if (startsProcess(op)) this.#processes.add(processOf(args));
       this.#whenInStep(() => {
         try {
           this.#writer.message(FrameType.Request, { id, op, args });
@@ -427,6 +427,10 @@ function expectNoPayload(frame: Frame): void {
   if (frame.length > 0) {
     throw new ProtocolError(`a frame of type ${frame.type} with a payload`);
   }
+}
+
+function startsProcess(op: OperationName): boolean {
+  return op === "spawn" || op === "files";
 }
 
 function processOf(args: object): number {

@@ -69,6 +69,20 @@ const results: {
       }),
     ),
   }),
+  files: z.object({
+    pid: count,
+    stat: z
+      .object({
+        name: text,
+        size: count,
+        mode: z.int().min(0).max(0o177777),
+        seconds: z.int(),
+        nanoseconds: z.int().min(0).max(999_999_999),
+        linkTarget: text,
+      })
+      .optional(),
+  }),
+  freeze: empty,
   shutdown: empty,
 };
 

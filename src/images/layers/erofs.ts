@@ -5,7 +5,7 @@ import { access, open, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { Unavailable } from "../../errors.js";
-import { type Child, start } from "./child.js";
+import { type Child, start } from "../../archive/child.js";
 
 const run = promisify(execFile);
 

@@ -9,7 +9,7 @@ import {
   decompress,
   detectCompression,
   MAGIC_BYTES,
-} from "./decompress.js";
+} from "../../archive/decompress.js";
 import { type Erofs, sealErofs } from "./erofs.js";
 import { LayerFilter, type LayerLimits } from "./layer-filter.js";
 import { TarError } from "./tar-header.js";
