@@ -311,6 +311,7 @@ function pathError(container: Container, at: string) {
 /** @throws {SystemError} the agent wrote something else */
 export function parseChanges(text: string): Change[] {
   const entries = text.split("\0");
+  // Each path has a zero byte behind it.
   if (entries.pop() !== "") throw new SystemError("malformed list of changes");
   return entries.map((entry) => {
     const kind = Number(entry[0]);

@@ -158,7 +158,7 @@ describe("unpackLayer", { skip: noErofs }, () => {
       await unpack(folder, program, { blob, diffId });
       await assert.rejects(
         unpack(folder, "l", { blob: blob.subarray(0, 40), diffId }),
-        new RegExp(`failed to register layer: .*${program}`),
+        /failed to register layer: /,
       );
     }
   });
