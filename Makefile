@@ -6,12 +6,13 @@ MAKEFLAGS += --no-print-directory
 
 DAEMON_SOURCES := $(shell find src protocol -name '*.ts' ! -name '*.test.ts')
 AGENT_SOURCES := $(shell find agent protocol -type f ! -name '*.test.ts' ! -name '*.md')
+SHARE_SOURCES := $(wildcard share-server/*.c share-server/*.h)
 MODULES := node_modules/.package-lock.json
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
-build: dist/.built build/agent build/vmlinux build/tools/mkfs.erofs ## Build the daemon, the agent, the guest kernel and the image tool
+build: dist/.built build/agent build/hull-share build/vmlinux build/tools/mkfs.erofs ## Build the daemon, the agent, the server of shared folders, the guest kernel and the image tool
 
 kernel: build/vmlinux ## Build the guest kernel (build/vmlinux), or take it from the cache
 
@@ -60,7 +61,10 @@ dist/.built: $(DAEMON_SOURCES) tsconfig.json tsconfig.build.json $(MODULES)
 build/agent build/initramfs.cpio &: $(AGENT_SOURCES) $(MODULES)
 	node agent/build.mjs
 
-build/vmlinux: kernel/config.fragment kernel/build scripts/apt-private.sh
+build/hull-share: share-server/build $(SHARE_SOURCES)
+	share-server/build $@
+
+build/vmlinux: kernel/config.fragment kernel/build $(wildcard kernel/patches/*.patch) scripts/apt-private.sh
 	kernel/build $@
 
 build/tools/mkfs.erofs: scripts/build-erofs-utils scripts/apt-private.sh

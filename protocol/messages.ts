@@ -9,6 +9,8 @@
 export const PROTOCOL_VERSION = 1;
 /** Name of the virtio-serial port the channel runs over. */
 export const PORT_NAME = "org.hull.agent.0";
+/** Name of the virtio-serial port at which the host serves shared folders, by 9P2000.L. */
+export const SHARE_PORT_NAME = "org.hull.share.0";
 /** The process number of the container's own process. */
 export const INIT_PROCESS = 1;
 
@@ -188,7 +190,19 @@ export interface RootfsSetup {
 
 export type MountSetup =
   | { type: "tmpfs"; target: string; options: string[] }
-  | { type: "disk"; disk: DiskIndex; target: string; readonly: boolean };
+  | { type: "disk"; disk: DiskIndex; target: string; readonly: boolean }
+  | ShareSetup;
+
+/** A file or folder of the host, served at the port {@link SHARE_PORT_NAME}. */
+export interface ShareSetup {
+  type: "share";
+  /** Its place: in the served root they are named "0", "1", and so on. */
+  share: number;
+  target: string;
+  readonly: boolean;
+  /** While it is empty, it gets what the image has at the target, and that folder's owner and mode. */
+  populate: boolean;
+}
 
 export interface FileSetup {
   path: string;

@@ -44,11 +44,11 @@ export function protectSelf(): void {
   sys.setrlimit(RLIMIT_NPROC, -1, -1);
 }
 
-/** Opens the virtio-serial port of the agent; it may take the kernel a moment to find it. */
-export function openPort(): number {
+/** Opens a virtio-serial port by its name; it may take the kernel a moment to find it. */
+export function openPort(wanted = PORT_NAME): number {
   for (let waited = 0; waited < PORT_TIMEOUT_MS; waited++) {
     for (const name of unless(["ENOENT"], () => sys.list(PORTS)) ?? []) {
-      if (readName(name) !== PORT_NAME) continue;
+      if (readName(name) !== wanted) continue;
       const port = unless(["ENOENT"], () =>
         sys.open(AT_FDCWD, `/dev/${name}`, O_RDWR | O_NONBLOCK, 0),
       );
@@ -56,7 +56,7 @@ export function openPort(): number {
     }
     sys.sleep(1);
   }
-  throw new Error(`no virtio port named ${PORT_NAME}`);
+  throw new Error(`no virtio port named ${wanted}`);
 }
 
 function readName(port: string): string {

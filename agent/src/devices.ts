@@ -14,7 +14,7 @@ import {
 } from "./constants.js";
 import { step } from "./failure.js";
 import { inRoot, openInRoot } from "./in-root.js";
-import { ROOT } from "./rootfs.js";
+import { ROOT } from "./in-root.js";
 
 const NODES: readonly [name: string, major: number, minor: number][] = [
   ["null", 1, 3],

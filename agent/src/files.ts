@@ -8,7 +8,13 @@ import {
   O_WRONLY,
 } from "./constants.js";
 
+import { unless } from "./sys.js";
 const CHUNK = 16 * 1024;
+
+/** Makes a folder unless it is there. */
+export function makeFolder(path: string, mode: number): void {
+  unless(["EEXIST"], () => sys.mkdir(AT_FDCWD, path, mode));
+}
 
 /** Writes bytes, all of them unless a range is given, to a blocking descriptor. */
 export function writeAll(

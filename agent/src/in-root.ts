@@ -17,6 +17,8 @@ import {
 import { Failure } from "./failure.js";
 import { unless } from "./sys.js";
 
+/** Where the container's root is, in the agent's view. */
+export const ROOT = "/run/root";
 const MAX_LINKS = 40;
 
 /** What to make where the path ends, if nothing is there. */

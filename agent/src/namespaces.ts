@@ -22,7 +22,7 @@ import {
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
 import { writeText } from "./files.js";
-import { ROOT } from "./rootfs.js";
+import { ROOT } from "./in-root.js";
 import { unless } from "./sys.js";
 
 const SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC;

@@ -4,7 +4,7 @@ import { listPids } from "./cgroup.js";
 import { CLOCK_BOOTTIME, CLOCK_REALTIME } from "./constants.js";
 import { readAll, readText } from "./files.js";
 import { openFileInRoot } from "./in-root.js";
-import { ROOT } from "./rootfs.js";
+import { ROOT } from "./in-root.js";
 import { unless } from "./sys.js";
 import { parsePasswd } from "./users.js";
 

@@ -13,7 +13,6 @@ import type {
   RootfsSetup,
 } from "../../protocol/index.js";
 import {
-  AT_FDCWD,
   MNT_DETACH,
   MS_BIND,
   MS_NOATIME,
@@ -23,13 +22,12 @@ import {
   MS_RDONLY,
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
-import { createFile } from "./files.js";
-import { inRoot } from "./in-root.js";
+import { createFile, makeFolder } from "./files.js";
+import { inRoot, ROOT } from "./in-root.js";
 import { parseMountOptions } from "./mount-options.js";
-import { isSysError, unless } from "./sys.js";
+import { mountShare, unmountShares } from "./shares.js";
+import { isSysError } from "./sys.js";
 
-/** Where the container's root is, in the agent's view. */
-export const ROOT = "/run/root";
 /** The image, without the container's changes. */
 export const LOWER = "/run/lower";
 const DISK = "/run/disk";
@@ -38,11 +36,6 @@ export const UPPER = `${DISK}/upper`;
 /** Folders that are made, where the image has none, for what the agent mounts. */
 export const MOUNT_POINTS = ["/dev", "/proc", "/sys"];
 const FILES = "/run/files";
-
-/** Makes a folder unless it is there. */
-export function makeFolder(path: string, mode: number): void {
-  unless(["EEXIST"], () => sys.mkdir(AT_FDCWD, path, mode));
-}
 
 export function mountRoot(setup: RootfsSetup): void {
   for (const folder of [ROOT, LOWER, DISK, FILES]) makeFolder(folder, 0o700);
@@ -75,12 +68,16 @@ export function mountRoot(setup: RootfsSetup): void {
 
 /** Mounts what the user asked for: tmpfs and volumes. */
 export function mountExtra(mount: MountSetup): void {
+  if (mount.type === "share") {
+    mountShare(mount);
+    return;
+  }
   step(`mount ${mount.target}`, () =>
     inRoot(ROOT, mount.target, "directory", (target) => {
       if (mount.type === "tmpfs") {
         const { flags, data } = parseMountOptions(mount.options);
         sys.mount("tmpfs", target, "tmpfs", flags, data);
-      } else {
+      } else if (mount.type === "disk") {
         sys.mount(
           device(mount.disk),
           target,
@@ -130,6 +127,7 @@ export function unmountAll(volumes: string[]): void {
   // Takes what is mounted inside of it along.
   tolerate(() => sys.unmount(ROOT, MNT_DETACH));
   tolerate(() => sys.unmount(DISK, 0));
+  tolerate(unmountShares);
 }
 
 function tolerate(run: () => void): void {

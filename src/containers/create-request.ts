@@ -4,6 +4,7 @@
  * known ones of a wrong type are refused by name.
  */
 import { z } from "zod";
+import { mountSchema } from "./mounts/specification.js";
 
 /** Docker's clients send `null` for "not given". */
 const optional = <T extends z.ZodType>(schema: T) =>
@@ -67,7 +68,7 @@ const hostConfigSchema = z.looseObject({
     }),
   ),
   VolumesFrom: strings,
-  Mounts: optional(z.array(z.looseObject({ Type: text, Target: text }))),
+  Mounts: optional(z.array(mountSchema)),
   CapAdd: strings,
   CapDrop: strings,
   CgroupnsMode: text,

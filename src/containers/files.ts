@@ -249,7 +249,7 @@ export class ContainerFiles {
     const forget = () => rm(directory, { recursive: true, force: true });
     await forget();
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    const setup = setupOf(record);
+    const setup = setupOf(record, []);
     const offline = await OfflineMachine.boot(
       hypervisor,
       {

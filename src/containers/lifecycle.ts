@@ -16,6 +16,7 @@ import type {
 } from "../hypervisor/index.js";
 import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
+import type { Volumes } from "../volumes/index.js";
 import type { Container } from "./container.js";
 import type { Tell } from "./container-events.js";
 import { type Execs, notRunning } from "./execs.js";
@@ -30,6 +31,7 @@ import {
   setupOf,
 } from "./machine-spec.js";
 import { portRequests } from "./port-requests.js";
+import { type Mounts, prepareMounts, tellMounts } from "./mounts/start.js";
 import { restartDelay, restartsAfterExit } from "./restart-policy.js";
 import { signalNumber } from "./signals.js";
 import { exitCodeOf, startError } from "./start-error.js";
@@ -43,6 +45,7 @@ export interface LifecycleOptions {
   images: ImageSource;
   hypervisor: Hypervisor;
   networks: NetworkService;
+  volumes: Volumes;
   tell: Tell;
   log: Logger;
   execs: Execs;
@@ -122,6 +125,19 @@ export class Lifecycle {
   }
 
   async #boot(container: Container, trace: StartTrace): Promise<void> {
+    const mounts = await prepareMounts(container.record, this.#options.volumes);
+    try {
+      await this.#bootWith(container, trace, mounts);
+    } finally {
+      mounts.release();
+    }
+  }
+
+  async #bootWith(
+    container: Container,
+    trace: StartTrace,
+    mounts: Mounts,
+  ): Promise<void> {
     const { record } = container;
     const { images, hypervisor } = this.#options;
     const directory = this.#machineDirectory(container);
@@ -146,8 +162,13 @@ export class Lifecycle {
     await Promise.all([
       trace.span("hello", machine.agent.hello),
       trace.span("record", saved),
+      trace.span("shares", mounts.serve(machine.shareSocket, directory)),
     ]);
-    const setup = trace.setup(machine.agent.request("setup", setupOf(record)));
+    const setup = trace.setup(
+      mounts.filledBy(
+        machine.agent.request("setup", setupOf(record, mounts.shares)),
+      ),
+    );
     const spawn = machine.agent.request("spawn", initSpawn(record));
     const requests = Promise.all([setup, trace.after(setup, "exec", spawn)]);
     container.stdio.connectInput(
@@ -466,13 +487,15 @@ export class Lifecycle {
     machine: Machine | undefined,
     orderly: boolean,
   ): void {
-    const { networks, log } = this.#options;
+    const { networks, volumes, log } = this.#options;
     const { record } = container;
     container.teardown = (async () => {
       if (machine) {
-        if (orderly) await shutdown(machine);
+        // What the guest has not written yet may be a volume's.
+        if (orderly || record.mounts?.length) await shutdown(machine);
         await machine.kill();
         await machine.exited;
+        tellMounts(record, volumes, "unmount");
       }
       container.machine = undefined;
       container.files = undefined;

@@ -96,8 +96,7 @@ export function listContainers(
         (!filters.has("ancestor") ||
           options.ancestors.includes(record.imageId)) &&
         (!filters.has("network") || matchesNetwork(filters, container)) &&
-        // No container has any of these yet.
-        !filters.has("volume") &&
+        (!filters.has("volume") || matchesVolume(filters, container)) &&
         filters.exactMatch("health", state.health?.status ?? "none") &&
         matchesPorts(record) &&
         (!before || olderThan(container, before)) &&
@@ -135,4 +134,13 @@ function matchesNetwork(filters: Filters, container: Container): boolean {
       (id !== undefined && wanted.some((prefix) => id.startsWith(prefix)))
     );
   });
+}
+
+/** A volume's name, or a path in the container where something is mounted. */
+function matchesVolume(filters: Filters, { record }: Container): boolean {
+  return (record.mounts ?? []).some(
+    ({ name, destination }) =>
+      (name !== undefined && filters.exactMatch("volume", name)) ||
+      filters.exactMatch("volume", destination),
+  );
 }

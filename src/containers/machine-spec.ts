@@ -8,11 +8,13 @@ import {
   type Limits,
   type MountSetup,
   type Setup,
+  type ShareSetup,
   type Spawn,
 } from "../../protocol/index.js";
 import { InvalidParameter } from "../errors.js";
 import { capabilitiesOf } from "./capabilities.js";
 import type { ExecRequest, HostConfig } from "./create-request.js";
+import { depth } from "./mounts/mount-point.js";
 import type { ContainerRecord } from "./record.js";
 
 const MiB = 1024 * 1024;
@@ -75,7 +77,11 @@ export function machineCpus(
   return defaults.vcpus;
 }
 
-export function setupOf(record: ContainerRecord): Setup {
+/** @param shares the binds and volumes, as the host serves them */
+export function setupOf(
+  record: ContainerRecord,
+  shares: readonly ShareSetup[],
+): Setup {
   const { config, hostConfig: host } = record;
   const privileged = host.Privileged ?? false;
   return {
@@ -90,7 +96,9 @@ export function setupOf(record: ContainerRecord): Setup {
       ),
     },
     rootfs: { image: 0, writable: 1, readonly: host.ReadonlyRootfs ?? false },
-    mounts: tmpfsMounts(host),
+    mounts: [...tmpfsMounts(host), ...shares].sort(
+      (a, b) => depth(a.target) - depth(b.target),
+    ),
     files: [
       { path: "/etc/hostname", content: `${config.Hostname}\n`, mode: 0o644 },
       { path: "/etc/hosts", content: hostsFile(record), mode: 0o644 },
@@ -99,7 +107,8 @@ export function setupOf(record: ContainerRecord): Setup {
         content: resolverFile(record),
         mode: 0o644,
       },
-    ],
+      // Where the user has mounted something, that is what the container sees.
+    ].filter((file) => !shares.some(({ target }) => target === file.path)),
     limits: limitsOf(host),
     sysctls: host.Sysctls ?? {},
     shmSize: host.ShmSize || DEFAULT_SHM_SIZE,

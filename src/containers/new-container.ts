@@ -24,6 +24,7 @@ import {
   RECORD_VERSION,
 } from "./record.js";
 import { checkPorts } from "./port-requests.js";
+import { parseMount } from "./mounts/specification.js";
 import { signalNumber } from "./signals.js";
 
 const MiB = 1024 * 1024;
@@ -44,9 +45,6 @@ export function newRecord(
   const host = request.HostConfig ?? {};
   checkHostConfig(host);
   checkPorts(request);
-  if (Object.keys(request.Volumes ?? {}).length) {
-    throw new NotImplemented("hull does not support volumes (Volumes) yet");
-  }
   const config = mergeConfig(id, request, image.config);
   if (config.StopSignal) signalNumber(config.StopSignal);
   checkHealthcheck(config.Healthcheck);
@@ -266,15 +264,6 @@ function checkTarget(target: string): void {
 /** Refuses by name what would otherwise silently not happen. */
 function checkUnsupported(host: HostConfig): void {
   const missing: [boolean, string][] = [
-    [Boolean(host.Binds?.length), "bind mounts and volumes (HostConfig.Binds)"],
-    [
-      (host.Mounts ?? []).some((mount) => mount.Type !== "tmpfs"),
-      "mounts other than tmpfs (HostConfig.Mounts)",
-    ],
-    [
-      Boolean(host.VolumesFrom?.length),
-      "volumes of other containers (HostConfig.VolumesFrom)",
-    ],
     [Boolean(host.Links?.length), "links (HostConfig.Links)"],
     [Boolean(host.Init), "an init process (HostConfig.Init)"],
     [
@@ -285,7 +274,7 @@ function checkUnsupported(host: HostConfig): void {
   for (const [asked, what] of missing) {
     if (asked) throw new NotImplemented(`hull does not support ${what} yet`);
   }
-  for (const mount of host.Mounts ?? []) checkTarget(mount.Target ?? "");
+  for (const mount of host.Mounts ?? []) parseMount(mount);
   const impossible: [boolean, string][] = [
     [Boolean(host.Devices?.length), "host devices (HostConfig.Devices)"],
     [

@@ -7,6 +7,7 @@ import type {
 } from "../networks/index.js";
 import type { HostConfig } from "./create-request.js";
 import type { ImageConfig } from "../images/index.js";
+import type { MountPoint } from "./mounts/mount-point.js";
 
 /** Raised when the form of the record changes; an older daemon refuses a newer record. */
 export const RECORD_VERSION = 1;
@@ -105,6 +106,8 @@ export interface ContainerRecord {
   endpoints: Endpoint[];
   /** What is published of it while it runs. */
   ports?: PublishedPort[];
+  /** Binds and volumes; a record of before there were any has none. */
+  mounts?: MountPoint[];
   /** Size of its writable disk, in bytes. */
   diskBytes: number;
 }

@@ -15,6 +15,7 @@ import { Filters } from "../filters.js";
 import { AgentFailure } from "../hypervisor/index.js";
 import type { Image } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
+import { Volumes } from "../volumes/index.js";
 import type { Container } from "./container.js";
 import { createRequestSchema } from "./create-request.js";
 import { ContainerService } from "./service.js";
@@ -32,6 +33,7 @@ const IMAGE: Image = {
 
 let root: string;
 let service: ContainerService;
+let volumes: Volumes;
 let hypervisor: TestHypervisor;
 let events: EventBus;
 let actions: string[];
@@ -80,6 +82,7 @@ function makeService(): ContainerService {
     },
     hypervisor,
     networks,
+    volumes,
     events,
     log: pino({ level: "silent" }),
     defaults: { memoryBytes: 2 ** 29, vcpus: 1, diskBytes: 2 ** 26 },
@@ -92,7 +95,14 @@ beforeEach(async () => {
   events = new EventBus();
   actions = [];
   events.subscribe((event) => actions.push(event.Action));
+  volumes = await Volumes.open({
+    directory: path.join(root, "data", "volumes"),
+    shareServer: "/nowhere/hull-share",
+    events,
+    log: pino({ level: "silent" }),
+  });
   service = makeService();
+  volumes.useContainers(service);
   await service.load();
 });
 

@@ -7,6 +7,7 @@ import type { Hypervisor } from "../hypervisor/index.js";
 import type { ImageSource, ImageUsage } from "../images/index.js";
 import { platformWarning } from "../images/platform.js";
 import type { NetworkService } from "../networks/index.js";
+import type { Volumes, VolumeUsage } from "../volumes/index.js";
 import { Container } from "./container.js";
 import { type Tell, teller } from "./container-events.js";
 import type { CreateRequest } from "./create-request.js";
@@ -18,6 +19,11 @@ import { Lifecycle } from "./lifecycle.js";
 import { listContainers } from "./list.js";
 import type { MachineDefaults } from "./machine-spec.js";
 import { checkName, newId, randomName } from "./names.js";
+import {
+  removeAnonymousVolumes,
+  type ResolvedMounts,
+  resolveMounts,
+} from "./mounts/resolve.js";
 import { newRecord } from "./new-container.js";
 import { restoreContainers } from "./restore.js";
 import { type StartObserver, StartTraces } from "./start-traces.js";
@@ -30,6 +36,7 @@ export interface ContainerServiceOptions {
   images: ImageSource;
   hypervisor: Hypervisor;
   networks: NetworkService;
+  volumes: Volumes;
   events: EventBus;
   log: Logger;
   defaults: MachineDefaults;
@@ -37,7 +44,7 @@ export interface ContainerServiceOptions {
   startObserver?: StartObserver;
 }
 
-export class ContainerService implements ImageUsage {
+export class ContainerService implements ImageUsage, VolumeUsage {
   readonly lifecycle: Lifecycle;
   readonly execs: Execs;
   readonly traces: StartTraces;
@@ -65,7 +72,7 @@ export class ContainerService implements ImageUsage {
         log: options.log,
       }),
       traces: this.traces,
-      remove: (container) => this.#remove(container),
+      remove: (container) => this.#remove(container, true),
     });
     this.files = new ContainerFiles({
       ...options,
@@ -89,7 +96,11 @@ export class ContainerService implements ImageUsage {
       networks,
       log,
       machineRoot: this.lifecycle.machineRoot,
-      remove: (container) => this.#remove(container),
+      remove: (container) =>
+        this.#remove(
+          container,
+          container.record.hostConfig.AutoRemove ?? false,
+        ),
     });
   }
 
@@ -119,7 +130,7 @@ export class ContainerService implements ImageUsage {
     name: string | undefined,
     platform?: string,
   ): Promise<Container> {
-    const { images, networks, defaults, log } = this.#options;
+    const { images, networks, volumes, defaults, log } = this.#options;
     const chosen = name ? checkName(name) : this.#freeName();
     if (!request.Image) throw new InvalidParameter("no image specified");
     networks.check(request.HostConfig?.NetworkMode || "default");
@@ -128,7 +139,15 @@ export class ContainerService implements ImageUsage {
     const id = newId();
     const record = newRecord(id, chosen, request, image, defaults);
     this.#index.reserve(chosen, id);
+    let mounts: ResolvedMounts | undefined;
     try {
+      mounts = await resolveMounts({
+        volumes,
+        request,
+        volumePaths: Object.keys(record.config.Volumes ?? {}),
+        mountsOf: (reference) => this.get(reference).record.mounts ?? [],
+      });
+      record.mounts = mounts.mounts;
       await this.#store.create(id);
       const container = new Container(record, this.#store, log);
       if (warning) container.warnings.push(warning);
@@ -140,7 +159,10 @@ export class ContainerService implements ImageUsage {
     } catch (error) {
       this.#index.release(chosen, id);
       await this.#store.remove(id);
+      await mounts?.undo();
       throw error;
+    } finally {
+      mounts?.release();
     }
   }
 
@@ -190,11 +212,24 @@ export class ContainerService implements ImageUsage {
       }));
   }
 
+  containersWith(volume: string): string[] {
+    return [...this.#index]
+      .filter(({ record }) =>
+        record.mounts?.some((mount) => mount.name === volume),
+      )
+      .map(({ id }) => id);
+  }
+
   /**
    * `DELETE /containers/{id}`.
+   * @param withVolumes the volumes that nobody named go, too
    * @throws {Conflict} it runs and `force` is false, or is being removed already
    */
-  async remove(container: Container, force: boolean): Promise<void> {
+  async remove(
+    container: Container,
+    force: boolean,
+    withVolumes = false,
+  ): Promise<void> {
     const { status } = container.record.state;
     if (container.isRunning || status === "restarting") {
       if (!force) {
@@ -222,10 +257,10 @@ export class ContainerService implements ImageUsage {
         `removal of container ${container.id} is already in progress`,
       );
     }
-    await this.#remove(container);
+    await this.#remove(container, withVolumes);
   }
 
-  #remove(container: Container): Promise<void> {
+  #remove(container: Container, withVolumes: boolean): Promise<void> {
     return container.exclusive(async () => {
       const { record } = container;
       if (record.state.status === "removing") return;
@@ -243,6 +278,12 @@ export class ContainerService implements ImageUsage {
       }
       this.#index.remove(container);
       this.execs.forget(container);
+      if (withVolumes) {
+        await removeAnonymousVolumes(
+          record.mounts ?? [],
+          this.#options.volumes,
+        );
+      }
       this.tell(container, "destroy");
       container.notifyRemoved();
     });
@@ -294,7 +335,7 @@ export class ContainerService implements ImageUsage {
       if (filters.has("label!") && filters.matchPairs("label!", Labels)) {
         continue;
       }
-      await this.#remove(container);
+      await this.#remove(container, false);
       removed.push(container.id);
     }
     return removed;

@@ -25,6 +25,7 @@ export class TestMachine implements Machine, AgentClient {
   readonly exited: Promise<MachineExit>;
   readonly closed: Promise<string>;
   readonly hello: Promise<Hello>;
+  readonly shareSocket = "/nowhere/share.sock";
   readonly spans = [];
   readonly startKind = "cold";
   readonly fallback = undefined;

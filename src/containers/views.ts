@@ -1,6 +1,7 @@
 /** Containers as the API shows them: ContainerInspectResponse and ContainerSummary. */
 import { NEVER, type ContainerRecord, type Health } from "./record.js";
 import { portsSummary, portsView } from "./ports-view.js";
+import { mountPointView } from "./mounts/mount-point.js";
 import type { Container } from "./container.js";
 
 /** `GET /containers/{id}/json`. */
@@ -206,7 +207,7 @@ function given<T extends object>(object: T): Partial<T> {
 }
 
 function mountsView(record: ContainerRecord) {
-  return (record.hostConfig.Mounts ?? [])
+  const tmpfs = (record.hostConfig.Mounts ?? [])
     .filter((mount) => mount.Type === "tmpfs")
     .map((mount) => ({
       Type: "tmpfs",
@@ -216,6 +217,7 @@ function mountsView(record: ContainerRecord) {
       RW: true,
       Propagation: "",
     }));
+  return [...(record.mounts ?? []).map(mountPointView), ...tmpfs];
 }
 
 function networkSettingsView(record: ContainerRecord) {

@@ -26,6 +26,7 @@ import { EngineMetrics } from "../metrics/engine-metrics.js";
 import { ImageService } from "../images/service.js";
 import { Networks } from "../networks/service.js";
 import { type Engine, engineId } from "../system/engine.js";
+import { Volumes } from "../volumes/index.js";
 import { type Config, ConfigError } from "./config.js";
 import { type BuildInfo, PRODUCTS } from "./installation.js";
 import { Listeners } from "./listeners.js";
@@ -136,6 +137,13 @@ export class Daemon {
     });
     this.#closers.push(() => images.close());
 
+    const volumes = await Volumes.open({
+      directory: path.join(dataRoot, "volumes"),
+      shareServer: PRODUCTS.shareServer,
+      events,
+      log,
+    });
+
     const metrics: EngineMetrics = new EngineMetrics({
       version: build.version,
       states: () => containers.all().map(({ record }) => record.state.status),
@@ -146,12 +154,14 @@ export class Daemon {
       images,
       hypervisor,
       networks,
+      volumes,
       events,
       log,
       defaults: engine.machine,
       startObserver: metrics,
     });
     images.useContainers(containers);
+    volumes.useContainers(containers);
     await containers.load();
     // Only now it is known what is still in use.
     await networks.removeOrphans();
@@ -175,13 +185,13 @@ export class Daemon {
           }),
           eventRoutes(events),
           authRoutes(images),
-          diskUsageRoutes(containers, images),
+          diskUsageRoutes(containers, images, volumes),
           containerRoutes(containers),
           fileRoutes(containers),
           execRoutes(containers),
           imageRoutes(images),
           networkRoutes(networks),
-          volumeRoutes,
+          volumeRoutes(volumes),
           startTraceRoutes(containers),
           metricsRoutes(metrics.registry),
           pluginRoutes,

@@ -19,6 +19,7 @@ export const INSTALLATION = findRoot(import.meta.dirname);
 export const PRODUCTS = {
   kernel: path.join(INSTALLATION, "build/vmlinux"),
   initramfs: path.join(INSTALLATION, "build/initramfs.cpio"),
+  shareServer: path.join(INSTALLATION, "build/hull-share"),
   tools: path.join(INSTALLATION, "build/tools"),
 };
 

@@ -144,7 +144,11 @@ export function containerRoutes(service: ContainerService) {
       if (queryBoolean(ctx, "link")) {
         throw new InvalidParameter("links are not supported (link)");
       }
-      await service.remove(named(ctx), queryBoolean(ctx, "force"));
+      await service.remove(
+        named(ctx),
+        queryBoolean(ctx, "force"),
+        queryBoolean(ctx, "v"),
+      );
       ctx.status = 204;
     });
 

@@ -6,14 +6,17 @@ import { summaryView } from "../containers/views.js";
 import { InvalidParameter } from "../errors.js";
 import { Filters } from "../filters.js";
 import type { ImageService } from "../images/service.js";
+import type { Volumes } from "../volumes/index.js";
 import type { ApiRouter } from "./context.js";
 import { queryStrings } from "./query.js";
+import { volumeView } from "./volumes.js";
 
 const TYPES = ["container", "image", "volume", "build-cache"];
 
 export function diskUsageRoutes(
   containers: ContainerService,
   images: ImageService,
+  volumes: Volumes,
 ) {
   return (router: ApiRouter): void => {
     router.get("/system/df", async (ctx) => {
@@ -38,8 +41,18 @@ export function diskUsageRoutes(
               containers.all().map((container) => usageOf(container, sizes)),
             )
           : null,
-        // There are no volumes of the engine's and no build cache yet.
-        Volumes: wants("volume") ? [] : null,
+        Volumes: wants("volume")
+          ? await Promise.all(
+              volumes.list().map(async (volume) => ({
+                ...volumeView(volume),
+                UsageData: {
+                  Size: await volumes.size(volume),
+                  RefCount: volumes.references(volume.name),
+                },
+              })),
+            )
+          : null,
+        // There is no build cache yet.
         BuildCache: wants("build-cache") ? [] : null,
       };
     });

@@ -7,7 +7,6 @@ import { pino } from "pino";
 import { Networks } from "../networks/service.js";
 import { networkRoutes } from "./networks.js";
 import { serve, type TestServer } from "./test-server.js";
-import { volumeRoutes } from "./volumes.js";
 
 interface Network {
   Name: string;
@@ -34,7 +33,7 @@ async function start(
     await networks.close();
     await rm(directory, { recursive: true });
   });
-  const server = await serve(t, networkRoutes(networks), volumeRoutes);
+  const server = await serve(t, networkRoutes(networks));
   return { server, networks };
 }
 
@@ -131,24 +130,4 @@ test("prune removes nothing, create says that it is missing", async (t) => {
     '{"Name":"x"}',
   );
   assert.equal(created.status, 501);
-});
-
-test("there are no volumes, and none can be made", async (t) => {
-  const { server } = await start(t);
-  const list = await server.request("GET", "/volumes");
-  assert.deepEqual(list.json(), { Volumes: [], Warnings: null });
-  const unknown = await server.request("GET", "/volumes/data");
-  assert.equal(unknown.status, 404);
-  assert.deepEqual(unknown.json(), { message: "get data: no such volume" });
-  assert.equal((await server.request("DELETE", "/volumes/data")).status, 404);
-  const forced = await server.request("DELETE", "/volumes/data?force=1");
-  assert.equal(forced.status, 204);
-  const created = await server.request(
-    "POST",
-    "/volumes/create",
-    '{"Name":"data"}',
-  );
-  assert.equal(created.status, 501);
-  const pruned = await server.request("POST", "/volumes/prune");
-  assert.deepEqual(pruned.json(), { VolumesDeleted: [], SpaceReclaimed: 0 });
 });

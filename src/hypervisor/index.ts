@@ -95,6 +95,11 @@ export interface Machine {
   /** Resolves when the machine's process is gone, with why. */
   readonly exited: Promise<MachineExit>;
   /**
+   * A Unix socket at which the machine takes one connection: from who serves the guest's shared folders,
+   * by 9P2000.L. It ends with the machine.
+   */
+  readonly shareSocket: string;
+  /**
    * Where the time of the start went: name and milliseconds, one after the other from the call of `start`
    * (what happened to the machine before it had an owner does not count) to the agent's hello.
    */

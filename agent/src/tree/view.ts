@@ -7,7 +7,7 @@ import type { Setup } from "../../../protocol/index.js";
 import { AT_FDCWD, CLONE_NEWNS, MS_BIND } from "../constants.js";
 import { step } from "../failure.js";
 import { inRoot } from "../in-root.js";
-import { ROOT } from "../rootfs.js";
+import { ROOT } from "../in-root.js";
 import { unless } from "../sys.js";
 
 const VIEW = "/run/view";

@@ -27,7 +27,11 @@ const config: QemuMachineConfig = {
     { kind: "tap", mac: "02:00:00:00:00:01", device: "hull0" },
     { kind: "user", mac: "02:00:00:00:00:02" },
   ],
-  sockets: { qmp: "/r,un/qmp.sock", agent: "/r,un/agent.sock" },
+  sockets: {
+    qmp: "/r,un/qmp.sock",
+    agent: "/r,un/agent.sock",
+    share: "/r,un/share.sock",
+  },
   tscKhz: 2_596_150,
 };
 

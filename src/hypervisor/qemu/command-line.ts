@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { PORT_NAME } from "../../../protocol/index.js";
+import { PORT_NAME, SHARE_PORT_NAME } from "../../../protocol/index.js";
 import { InvalidParameter } from "../../errors.js";
 import type { Disk, Forward, Nic } from "../index.js";
 
@@ -44,6 +44,8 @@ export interface QemuDisk {
 export interface MachineSockets {
   qmp: string;
   agent: string;
+  /** Where who serves the guest's shared folders connects to. */
+  share: string;
 }
 
 /** The longest path of a Unix socket: sun_path is 108 bytes with its final zero. */
@@ -54,6 +56,7 @@ export function machineSockets(directory: string): MachineSockets {
   const sockets = {
     qmp: join(directory, "qmp.sock"),
     agent: join(directory, "agent.sock"),
+    share: join(directory, "share.sock"),
   };
   const length = Buffer.byteLength(sockets.agent);
   if (length > MAX_SOCKET_PATH) {
@@ -166,7 +169,7 @@ function kernelParameters(config: QemuMachineConfig): string {
   return parameters.join(" ");
 }
 
-/** QMP; the console into a ring in QEMU's memory; the agent's port, where QEMU listens. */
+/** QMP; the console into a ring in QEMU's memory; the ports, where QEMU listens. */
 function channels(sockets: MachineSockets): string[] {
   return [
     ...[
@@ -179,13 +182,23 @@ function channels(sockets: MachineSockets): string[] {
       "-chardev",
       `socket,id=agent,path=${escape(sockets.agent)},server=on,wait=off`,
     ],
-    ...device({ driver: "virtio-serial-device", max_ports: 2 }),
+    ...[
+      "-chardev",
+      `socket,id=share,path=${escape(sockets.share)},server=on,wait=off`,
+    ],
+    ...device({ driver: "virtio-serial-device", max_ports: 3 }),
     ...device({ driver: "virtconsole", chardev: "console", nr: 0 }),
     ...device({
       driver: "virtserialport",
       chardev: "agent",
       nr: 1,
       name: PORT_NAME,
+    }),
+    ...device({
+      driver: "virtserialport",
+      chardev: "share",
+      nr: 2,
+      name: SHARE_PORT_NAME,
     }),
   ];
 }

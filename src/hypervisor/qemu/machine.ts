@@ -9,6 +9,7 @@ import type {
   StartKind,
 } from "../index.js";
 import { ConsoleTail, panicMessage } from "./console.js";
+import { machineSockets } from "./command-line.js";
 import type { ProcessEnd, QemuProcess } from "./process.js";
 import { lastWords } from "./process.js";
 import type { QmpClient, QmpEvent } from "./qmp.js";
@@ -58,6 +59,10 @@ export class QemuMachine implements Machine {
 
   get agent(): AgentClient {
     return this.#agent;
+  }
+
+  get shareSocket(): string {
+    return machineSockets(this.#directory).share;
   }
 
   async pause(): Promise<void> {
