@@ -77,6 +77,8 @@ export interface Operations {
   files: { args: FileWork; result: FileWorkBegun };
   /** Stops or continues all of the container's processes, so that its files stand still. */
   freeze: { args: { frozen: boolean }; result: Record<string, never> };
+  /** Puts NICs on and off networks while the container runs. */
+  network: { args: NetworkChange; result: Record<string, never> };
   /** Ends what runs, flushes and unmounts everything. After the answer the VM may be powered off. */
   shutdown: { args: Record<string, never>; result: Record<string, never> };
 }
@@ -178,6 +180,18 @@ export interface InterfaceSetup {
   addresses: string[];
   /** Default gateways (IPv4 and IPv6), none for an internal network. */
   gateways: string[];
+}
+
+/** What becomes of a running container's network. */
+export interface NetworkChange {
+  /** NICs that come onto a network; their gateways are among the routes. */
+  add: InterfaceSetup[];
+  /** NICs that are on no network any more, with what they had. */
+  remove: { index: number; addresses: string[] }[];
+  /** The default gateways from now on, each with the NIC it is reached by. */
+  routes: { index: number; gateway: string }[];
+  /** The engine's files that say something else now. A file that the container has changed stays. */
+  files: FileSetup[];
 }
 
 /** The root: an EROFS image under an overlay whose upper folder is on a writable ext4 disk. */

@@ -34,11 +34,12 @@ import { Failure, describe, toAgentError } from "./failure.js";
 import { FileProcess, checkFileWork } from "./file-work.js";
 import { readText } from "./files.js";
 import { EventLoop } from "./loop.js";
+import { changeNetwork } from "./network.js";
 import { listProcesses } from "./process-list.js";
 import type { Process, ProcessContext } from "./process.js";
 import { ProgramProcess } from "./program-process.js";
 import { checkRequest, parseRequest } from "./requests.js";
-import { unmountAll } from "./rootfs.js";
+import { rewriteFiles, unmountAll } from "./rootfs.js";
 import { unless } from "./sys.js";
 
 /** Set by the build: the package's version and a hash of the agent's code. */
@@ -162,6 +163,12 @@ export class Agent implements Receiver {
         return this.workOnFiles(request.args);
       case "freeze":
         return this.freeze(request.args.frozen);
+      case "network":
+        if (!this.container)
+          throw refused("invalid", "this machine was not set up");
+        changeNetwork(request.args);
+        rewriteFiles(request.args.files);
+        return {};
       case "shutdown":
         return this.shutDown();
     }

@@ -13,6 +13,7 @@ const NLM_F_CREATE = 0x400;
 
 const RTM_NEWLINK = 16;
 const RTM_NEWADDR = 20;
+const RTM_DELADDR = 21;
 const RTM_NEWROUTE = 24;
 
 const IFLA_ADDRESS = 1;
@@ -70,7 +71,7 @@ export class NetlinkBatch {
     this.u8(0, 0, 0, 0);
     this.u32(index);
     this.u32(change.up ? IFF_UP : 0);
-    this.u32(change.up ? IFF_UP : 0);
+    this.u32(change.up === undefined ? 0 : IFF_UP);
     if (change.name !== undefined) {
       const name = [...change.name].map((char) => char.charCodeAt(0));
       this.attribute(IFLA_IFNAME, [...name, 0]);
@@ -95,6 +96,21 @@ export class NetlinkBatch {
     this.attribute(IFA_LOCAL, address);
     this.attribute(IFA_ADDRESS, address);
     if (broadcast) this.attribute(IFA_BROADCAST, broadcast);
+    this.finish();
+  }
+
+  /** Takes an address from a link. */
+  removeAddress(
+    what: string,
+    index: number,
+    address: AddressBytes,
+    prefix: number,
+  ): void {
+    this.begin(what, RTM_DELADDR, NLM_F_ACK);
+    this.u8(address.length === 16 ? AF_INET6 : AF_INET, prefix, 0, 0);
+    this.u32(index);
+    this.attribute(IFA_LOCAL, address);
+    this.attribute(IFA_ADDRESS, address);
     this.finish();
   }
 

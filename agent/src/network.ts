@@ -1,5 +1,9 @@
 /** The container's network: names, addresses and routes of the machine's NICs. */
-import type { InterfaceSetup, NetworkSetup } from "../../protocol/index.js";
+import type {
+  InterfaceSetup,
+  NetworkChange,
+  NetworkSetup,
+} from "../../protocol/index.js";
 import { AF_NETLINK, AT_FDCWD, NETLINK_ROUTE, SOCK_RAW } from "./constants.js";
 import { Failure } from "./failure.js";
 import { readText, writeText } from "./files.js";
@@ -37,6 +41,33 @@ export function setUpNetwork(setup: NetworkSetup): void {
   send(batch);
 }
 
+/** Puts NICs on and off networks. @throws {Failure} naming the step that failed */
+export function changeNetwork({ add, remove, routes }: NetworkChange): void {
+  const nics = listNics();
+  const find = (index: number): Nic => {
+    const nic = nics[index];
+    if (!nic) throw new Failure("invalid", `no network device ${index}`);
+    return nic;
+  };
+  const batch = new NetlinkBatch();
+  for (const { index, addresses } of remove) {
+    const { name, index: link } = find(index);
+    // Before the link is down: that alone takes its IPv6 addresses.
+    for (const { address, prefix } of addresses.map(parseCidr))
+      batch.removeAddress(`${name}: address`, link, address, prefix);
+    batch.link(`${name}: down`, link, { up: false });
+  }
+  for (const wanted of add)
+    addInterface(batch, { ...wanted, gateways: [] }, find(wanted.index));
+  for (const { index, gateway } of routes)
+    batch.defaultRoute(
+      `route by ${gateway}`,
+      find(index).index,
+      parseIp(gateway),
+    );
+  send(batch);
+}
+
 /** The machine's Ethernet devices in the order the kernel found them. */
 function listNics(): Nic[] {
   const base = "/sys/class/net";
@@ -64,9 +95,10 @@ function addInterface(
     const v6 = addresses.some(({ address }) => address.length === 16);
     // As Docker has it: IPv6 only on networks that have it, and never by router advertisement.
     const conf = `/proc/sys/net/ipv6/conf/${nic.name}`;
-    unless(["ENOENT"], () =>
-      writeText(`${conf}/${v6 ? "accept_ra" : "disable_ipv6"}`, v6 ? "0" : "1"),
-    );
+    unless(["ENOENT"], () => {
+      if (v6) writeText(`${conf}/accept_ra`, "0");
+      writeText(`${conf}/disable_ipv6`, v6 ? "0" : "1");
+    });
     const { name, mtu } = wanted;
     batch.link(`${name}: name, MAC address and MTU`, nic.index, {
       name,

@@ -45,6 +45,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
   processes: {},
   files: { process: "number", task: "object" },
   freeze: { frozen: "boolean" },
+  network: { add: "array", remove: "array", routes: "array", files: "array" },
   shutdown: {},
 };
 

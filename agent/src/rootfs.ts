@@ -22,7 +22,7 @@ import {
   MS_RDONLY,
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
-import { createFile, makeFolder } from "./files.js";
+import { createFile, makeFolder, readText } from "./files.js";
 import { inRoot, ROOT } from "./in-root.js";
 import { parseMountOptions } from "./mount-options.js";
 import { mountShare, unmountShares } from "./shares.js";
@@ -36,6 +36,11 @@ export const UPPER = `${DISK}/upper`;
 /** Folders that are made, where the image has none, for what the agent mounts. */
 export const MOUNT_POINTS = ["/dev", "/proc", "/sys"];
 const FILES = "/run/files";
+/** Longer than any file of the engine. */
+const FILE_LIMIT = 1024 * 1024;
+
+/** By their paths in the container: where each is, and what was written into it. */
+const engineFiles = new Map<string, { source: string; content: string }>();
 
 export function mountRoot(setup: RootfsSetup): void {
   for (const folder of [ROOT, LOWER, DISK, FILES]) makeFolder(folder, 0o700);
@@ -99,11 +104,29 @@ export function mountFiles(files: FileSetup[]): void {
     const source = `${FILES}/${i}`;
     step(`write ${file.path}`, () => {
       createFile(source, file.content, file.mode & 0o7777);
+      engineFiles.set(file.path, { source, content: file.content });
       inRoot(ROOT, file.path, "file", (target) =>
         sys.mount(source, target, null, MS_BIND, null),
       );
     });
   });
+}
+
+/**
+ * Writes the engine's files again where they say something else now, in place, since they are mounts. One
+ * that the container has changed is the container's.
+ */
+export function rewriteFiles(files: FileSetup[]): void {
+  for (const file of files) {
+    const written = engineFiles.get(file.path);
+    if (!written || written.content === file.content) continue;
+    step(`write ${file.path}`, () => {
+      const limit = FILE_LIMIT;
+      if (readText(written.source, limit) !== written.content) return;
+      createFile(written.source, file.content, file.mode & 0o7777);
+      written.content = file.content;
+    });
+  }
 }
 
 export function mountSys(readonly: boolean): void {

@@ -5,6 +5,7 @@
  */
 import { z } from "zod";
 import { mountSchema } from "./mounts/specification.js";
+import { endpointSettingsSchema } from "./network-requests.js";
 
 /** Docker's clients send `null` for "not given". */
 const optional = <T extends z.ZodType>(schema: T) =>
@@ -109,7 +110,7 @@ const hostConfigSchema = z.looseObject({
 });
 
 const networkingConfigSchema = z.object({
-  EndpointsConfig: optional(z.record(z.string(), optional(z.looseObject({})))),
+  EndpointsConfig: optional(z.record(z.string(), endpointSettingsSchema)),
 });
 
 /** The body of `POST /containers/create`. */

@@ -17,6 +17,7 @@ import type {
 import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
 import type { Volumes } from "../volumes/index.js";
+import { attachNetworks, createTaps, nicsOf } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import type { Tell } from "./container-events.js";
 import { type Execs, notRunning } from "./execs.js";
@@ -30,7 +31,6 @@ import {
   machineMemory,
   setupOf,
 } from "./machine-spec.js";
-import { portRequests } from "./port-requests.js";
 import { type Mounts, prepareMounts, tellMounts } from "./mounts/start.js";
 import { restartDelay, restartsAfterExit } from "./restart-policy.js";
 import { signalNumber } from "./signals.js";
@@ -139,11 +139,16 @@ export class Lifecycle {
     mounts: Mounts,
   ): Promise<void> {
     const { record } = container;
-    const { images, hypervisor } = this.#options;
+    const { images, hypervisor, networks } = this.#options;
     const directory = this.#machineDirectory(container);
     const [image] = await Promise.all([
       trace.span("image", images.disk(record.imageId)),
-      trace.span("network", this.#attachNetworks(container)),
+      trace.span(
+        "network",
+        createTaps(record, networks).then((taps) =>
+          attachNetworks(container, taps, networks),
+        ),
+      ),
       trace.span("folder", freshDirectory(directory)),
       trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
     ]);
@@ -210,28 +215,8 @@ export class Lifecycle {
           readonly: false,
         },
       ],
-      nics: record.endpoints.flatMap((end) => (end.nic ? [end.nic] : [])),
+      nics: nicsOf(record),
     };
-  }
-
-  async #attachNetworks(container: Container): Promise<void> {
-    const { record } = container;
-    const names = {
-      id: record.id,
-      name: record.name,
-      hostname: record.config.Hostname,
-    };
-    record.endpoints = [];
-    for (const request of record.networks) {
-      record.endpoints.push(
-        await this.#options.networks.attach(names, request),
-      );
-    }
-    record.ports = await this.#options.networks.ports.publish(
-      names,
-      record.endpoints,
-      portRequests(record),
-    );
   }
 
   /** Below it each machine has a folder for its sockets. */
@@ -500,12 +485,14 @@ export class Lifecycle {
       container.machine = undefined;
       container.files = undefined;
       await networks.detach(record.id);
+      for (const tap of record.taps ?? []) networks.discardTap(tap);
       await rm(this.#machineDirectory(container), {
         recursive: true,
         force: true,
       });
       delete record.machine;
       delete record.run;
+      delete record.taps;
       record.endpoints = [];
       delete record.ports;
       await container.save();

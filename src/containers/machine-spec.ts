@@ -11,10 +11,11 @@ import {
   type ShareSetup,
   type Spawn,
 } from "../../protocol/index.js";
-import { InvalidParameter } from "../errors.js";
+import { interfacesOf } from "./attach-networks.js";
 import { capabilitiesOf } from "./capabilities.js";
 import type { ExecRequest, HostConfig } from "./create-request.js";
 import { depth } from "./mounts/mount-point.js";
+import { hostnameFile, networkFiles } from "./network-files.js";
 import type { ContainerRecord } from "./record.js";
 
 const MiB = 1024 * 1024;
@@ -91,22 +92,15 @@ export function setupOf(
     domainname: config.Domainname,
     machineId: "",
     network: {
-      interfaces: record.endpoints.flatMap((end) =>
-        end.interface ? [end.interface] : [],
-      ),
+      interfaces: interfacesOf(record),
     },
     rootfs: { image: 0, writable: 1, readonly: host.ReadonlyRootfs ?? false },
     mounts: [...tmpfsMounts(host), ...shares].sort(
       (a, b) => depth(a.target) - depth(b.target),
     ),
     files: [
-      { path: "/etc/hostname", content: `${config.Hostname}\n`, mode: 0o644 },
-      { path: "/etc/hosts", content: hostsFile(record), mode: 0o644 },
-      {
-        path: "/etc/resolv.conf",
-        content: resolverFile(record),
-        mode: 0o644,
-      },
+      hostnameFile(record),
+      ...networkFiles(record),
       // Where the user has mounted something, that is what the container sees.
     ].filter((file) => !shares.some(({ target }) => target === file.path)),
     limits: limitsOf(host),
@@ -237,62 +231,4 @@ function tmpfsMounts(host: HostConfig): MountSetup[] {
     mounts.push({ type: "tmpfs", target: mount.Target ?? "", options });
   }
   return mounts;
-}
-
-function hostsFile(record: ContainerRecord): string {
-  const { config, hostConfig: host } = record;
-  const lines = [
-    "127.0.0.1\tlocalhost",
-    "::1\tlocalhost ip6-localhost ip6-loopback",
-    "fe00::\tip6-localnet",
-    "ff00::\tip6-mcastprefix",
-    "ff02::1\tip6-allnodes",
-    "ff02::2\tip6-allrouters",
-  ];
-  for (const entry of host.ExtraHosts ?? []) {
-    const { name, address } = parseExtraHost(entry, record);
-    lines.push(`${address}\t${name}`);
-  }
-  const names = config.Domainname
-    ? `${config.Hostname}.${config.Domainname} ${config.Hostname}`
-    : config.Hostname;
-  for (const endpoint of record.endpoints) {
-    lines.push(`${endpoint.ipAddress}\t${names}`);
-  }
-  return lines.join("\n") + "\n";
-}
-
-/**
- * One --add-host entry: "name:address" or "name=address"; "host-gateway" is the default gateway.
- * @throws {InvalidParameter} with Docker's words
- */
-export function parseExtraHost(
-  entry: string,
-  record?: ContainerRecord,
-): { name: string; address: string } {
-  const match = /^([^:=]+)[:=](.+)$/.exec(entry);
-  if (!match?.[1] || !match[2]) {
-    throw new InvalidParameter(`bad format for add-host: "${entry}"`);
-  }
-  const address =
-    match[2] === "host-gateway"
-      ? (record?.endpoints[0]?.gateway ?? "127.0.0.1")
-      : match[2].replace(/^\[(.*)\]$/, "$1");
-  return { name: match[1], address };
-}
-
-function resolverFile(record: ContainerRecord): string {
-  const { hostConfig: host, endpoints } = record;
-  const servers = host.Dns?.length
-    ? host.Dns
-    : [...new Set(endpoints.flatMap((endpoint) => endpoint.nameservers))];
-  const search = host.DnsSearch?.length
-    ? host.DnsSearch.filter((domain) => domain !== ".")
-    : [...new Set(endpoints.flatMap((endpoint) => endpoint.search))];
-  const lines = servers.map((server) => `nameserver ${server}`);
-  if (search.length) lines.push(`search ${search.join(" ")}`);
-  if (host.DnsOptions?.length) {
-    lines.push(`options ${host.DnsOptions.join(" ")}`);
-  }
-  return lines.map((line) => line + "\n").join("");
 }

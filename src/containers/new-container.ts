@@ -3,7 +3,6 @@ import { cpus } from "node:os";
 import { isIP } from "node:net";
 import { InvalidParameter, NotImplemented } from "../errors.js";
 import type { Image, ImageConfig } from "../images/index.js";
-import type { AttachRequest } from "../networks/index.js";
 import { capabilitiesOf } from "./capabilities.js";
 import { initialState } from "./container.js";
 import type {
@@ -13,11 +12,9 @@ import type {
 } from "./create-request.js";
 import { checkHealthcheck, mergeHealthcheck } from "./healthcheck.js";
 import { logOptions } from "./log/options.js";
-import {
-  type MachineDefaults,
-  mergeEnv,
-  parseExtraHost,
-} from "./machine-spec.js";
+import { type MachineDefaults, mergeEnv } from "./machine-spec.js";
+import { parseExtraHost } from "./network-files.js";
+import { networkRequests } from "./network-requests.js";
 import {
   type ContainerConfig,
   type ContainerRecord,
@@ -63,7 +60,7 @@ export function newRecord(
     imageId: image.id,
     config,
     hostConfig: withDefaults(host),
-    networks: networksOf(request),
+    networks: networkRequests(request),
     argv,
     state: initialState(),
     restartCount: 0,
@@ -132,18 +129,6 @@ function mergeConfig(
 /** The CLI sends [""] for `--entrypoint ""`: none at all. */
 function noneIfBlank(argv: string[] | undefined): string[] | null {
   return !argv?.length || (argv.length === 1 && argv[0] === "") ? null : argv;
-}
-
-function networksOf(request: CreateRequest): AttachRequest[] {
-  if (request.NetworkDisabled) return [{ network: "none" }];
-  const mode = request.HostConfig?.NetworkMode || "default";
-  const others = Object.keys(request.NetworkingConfig?.EndpointsConfig ?? {});
-  if (others.some((name) => name !== mode)) {
-    throw new NotImplemented(
-      "a container on several networks is not supported by hull yet",
-    );
-  }
-  return [{ network: mode }];
 }
 
 function withDefaults(host: HostConfig): HostConfig {
@@ -264,7 +249,6 @@ function checkTarget(target: string): void {
 /** Refuses by name what would otherwise silently not happen. */
 function checkUnsupported(host: HostConfig): void {
   const missing: [boolean, string][] = [
-    [Boolean(host.Links?.length), "links (HostConfig.Links)"],
     [Boolean(host.Init), "an init process (HostConfig.Init)"],
     [
       Object.keys(host.StorageOpt ?? {}).length > 0,

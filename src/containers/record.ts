@@ -83,6 +83,16 @@ export interface ContainerState {
   health?: Health;
 }
 
+/** What it asks of a network. */
+export interface NetworkRequest extends AttachRequest {
+  /** The network's ID, as far as it is known. */
+  networkId?: string;
+  /** Which network has the default gateway: the one with the highest. */
+  gwPriority?: number;
+  /** Kept and shown. */
+  driverOpts?: Record<string, string>;
+}
+
 export interface ContainerRecord {
   version: typeof RECORD_VERSION;
   id: string;
@@ -94,7 +104,7 @@ export interface ContainerRecord {
   config: ContainerConfig;
   hostConfig: HostConfig;
   /** What it asks of the networks it is attached to when it runs. */
-  networks: AttachRequest[];
+  networks: NetworkRequest[];
   /** argv of its process: entrypoint and command joined. */
   argv: string[];
   state: ContainerState;
@@ -108,6 +118,8 @@ export interface ContainerRecord {
   ports?: PublishedPort[];
   /** Binds and volumes; a record of before there were any has none. */
   mounts?: MountPoint[];
+  /** The machine's taps, by the places of its NICs; present while there is a machine. */
+  taps?: string[];
   /** Size of its writable disk, in bytes. */
   diskBytes: number;
 }

@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { Hypervisor } from "../hypervisor/index.js";
 import type { NetworkService } from "../networks/index.js";
+import { namesOf } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import type { Lifecycle } from "./lifecycle.js";
 import { startsWithDaemon } from "./restart-policy.js";
@@ -88,15 +89,17 @@ async function restore(
     machine &&
     (running || record.run?.startedAt !== record.state.startedAt)
   ) {
-    const names = {
-      id: record.id,
-      name: record.name,
-      hostname: record.config.Hostname,
-    };
+    for (const tap of record.taps ?? []) networks.restoreTap(tap);
     for (const endpoint of record.endpoints) {
-      await networks.restore(names, endpoint);
+      const { network } = endpoint;
+      const request = record.networks.find((one) => one.network === network);
+      await networks.restore(namesOf(record), endpoint, request ?? { network });
     }
-    await networks.ports.restore(names, record.endpoints, record.ports ?? []);
+    await networks.ports.restore(
+      namesOf(record),
+      record.endpoints,
+      record.ports ?? [],
+    );
     return lifecycle.adopt(container, machine);
   }
   if (running) await lifecycle.lost(container);

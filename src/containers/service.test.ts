@@ -65,6 +65,11 @@ function makeService(): ContainerService {
       restore: () => Promise.resolve(),
       unpublish: () => Promise.resolve(),
     },
+    disconnect: () => Promise.resolve(),
+    rename: () => undefined,
+    checkRequest: () => undefined,
+    create: () => assert.fail("not asked in these tests"),
+    remove: () => assert.fail("not asked in these tests"),
     list: () => [],
     get: () => assert.fail("not asked in these tests"),
   };

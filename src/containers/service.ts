@@ -8,6 +8,8 @@ import type { ImageSource, ImageUsage } from "../images/index.js";
 import { platformWarning } from "../images/platform.js";
 import type { NetworkService } from "../networks/index.js";
 import type { Volumes, VolumeUsage } from "../volumes/index.js";
+import { namesOf } from "./attach-networks.js";
+import { Connections } from "./connections.js";
 import { Container } from "./container.js";
 import { type Tell, teller } from "./container-events.js";
 import type { CreateRequest } from "./create-request.js";
@@ -25,6 +27,7 @@ import {
   resolveMounts,
 } from "./mounts/resolve.js";
 import { newRecord } from "./new-container.js";
+import type { NetworkRequest } from "./record.js";
 import { restoreContainers } from "./restore.js";
 import { type StartObserver, StartTraces } from "./start-traces.js";
 import { ContainerStore } from "./store.js";
@@ -49,6 +52,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
   readonly execs: Execs;
   readonly traces: StartTraces;
   readonly files: ContainerFiles;
+  readonly connections: Connections;
   readonly tell: Tell;
   readonly #options: ContainerServiceOptions;
   readonly #index = new ContainerIndex();
@@ -62,6 +66,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     this.tell = teller(options.events);
     this.execs = new Execs(this.tell);
     this.traces = new StartTraces(options.log, options.startObserver);
+    this.connections = new Connections(options.networks, options.log);
     this.lifecycle = new Lifecycle({
       ...options,
       tell: this.tell,
@@ -138,6 +143,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     const warning = platformWarning(request.Image, image, platform);
     const id = newId();
     const record = newRecord(id, chosen, request, image, defaults);
+    record.networks = record.networks.map((one) => this.#known(one));
     this.#index.reserve(chosen, id);
     let mounts: ResolvedMounts | undefined;
     try {
@@ -163,6 +169,23 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       throw error;
     } finally {
       mounts?.release();
+    }
+  }
+
+  /** A network as it is called, and by its ID, where it is there already. */
+  #known(request: NetworkRequest): NetworkRequest {
+    try {
+      const network = this.#options.networks.checkRequest(request);
+      return network
+        ? { ...request, network: network.name, networkId: network.id }
+        : request;
+    } catch (error) {
+      if (error instanceof InvalidParameter && hasSettings(request)) {
+        const { network } = request;
+        const name = network === "default" ? "bridge" : network;
+        error.message = `invalid config for network ${name}: ${error.message}`;
+      }
+      throw error;
     }
   }
 
@@ -317,6 +340,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
         throw error;
       }
       this.#index.release(old, record.id);
+      this.#options.networks.rename(namesOf(record));
       this.tell(container, "rename", { oldName: `/${old}` });
     });
   }
@@ -356,4 +380,9 @@ export class ContainerService implements ImageUsage, VolumeUsage {
 
 function notRunningRemoval(container: Container): Conflict {
   return new Conflict(`container ${container.id} was started meanwhile`);
+}
+
+function hasSettings(request: NetworkRequest): boolean {
+  const { ipv4Address, ipv6Address, aliases, macAddress } = request;
+  return Boolean(ipv4Address ?? ipv6Address ?? aliases ?? macAddress);
 }

@@ -6,8 +6,11 @@ import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
 import writeFileAtomic from "write-file-atomic";
-import type { AttachRequest } from "../networks/index.js";
-import { type ContainerRecord, RECORD_VERSION } from "./record.js";
+import {
+  type ContainerRecord,
+  type NetworkRequest,
+  RECORD_VERSION,
+} from "./record.js";
 
 const RECORD_FILE = "container.json";
 const ID = /^[0-9a-f]{64}$/;
@@ -69,7 +72,7 @@ export class ContainerStore {
         throw new Error(`not a version ${RECORD_VERSION} record of ${id}`);
       }
       // Before containers could ask anything of a network, its name was all there was.
-      record.networks = record.networks.map((one: AttachRequest | string) =>
+      record.networks = record.networks.map((one: NetworkRequest | string) =>
         typeof one === "string" ? { network: one } : one,
       );
       return record;

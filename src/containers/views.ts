@@ -1,5 +1,12 @@
 /** Containers as the API shows them: ContainerInspectResponse and ContainerSummary. */
-import { NEVER, type ContainerRecord, type Health } from "./record.js";
+import { dnsNames } from "../networks/dns-names.js";
+import { namesOf } from "./attach-networks.js";
+import {
+  NEVER,
+  type ContainerRecord,
+  type Health,
+  type NetworkRequest,
+} from "./record.js";
 import { portsSummary, portsView } from "./ports-view.js";
 import { mountPointView } from "./mounts/mount-point.js";
 import type { Container } from "./container.js";
@@ -221,7 +228,8 @@ function mountsView(record: ContainerRecord) {
 }
 
 function networkSettingsView(record: ContainerRecord) {
-  const first = record.endpoints[0];
+  // These older fields are the default network's.
+  const first = record.endpoints.find(({ network }) => network === "bridge");
   return {
     Bridge: "",
     SandboxID: "",
@@ -234,11 +242,11 @@ function networkSettingsView(record: ContainerRecord) {
     SecondaryIPv6Addresses: null,
     EndpointID: first?.endpointId ?? "",
     Gateway: first?.gateway ?? "",
-    GlobalIPv6Address: "",
-    GlobalIPv6PrefixLen: 0,
+    GlobalIPv6Address: first?.ipv6Address ?? "",
+    GlobalIPv6PrefixLen: first?.ipv6PrefixLen ?? 0,
     IPAddress: first?.ipAddress ?? "",
     IPPrefixLen: first?.ipPrefixLen ?? 0,
-    IPv6Gateway: "",
+    IPv6Gateway: first?.ipv6Gateway ?? "",
     MacAddress: first?.macAddress ?? "",
     Networks: networksView(record),
   };
@@ -246,29 +254,44 @@ function networkSettingsView(record: ContainerRecord) {
 
 function networksView(record: ContainerRecord) {
   return Object.fromEntries(
-    record.networks.map(({ network: mode }) => {
-      const name = mode === "default" ? "bridge" : mode;
+    record.networks.map((request) => {
+      const { network, aliases } = request;
+      const name = network === "default" ? "bridge" : network;
       const endpoint = record.endpoints.find((end) => end.network === name);
+      const named = !["bridge", "none"].includes(name);
       return [
         name,
         {
-          IPAMConfig: null,
-          Links: null,
-          Aliases: null,
+          IPAMConfig: ipamConfig(request),
+          Links: linksView(request),
+          Aliases: aliases ?? null,
           MacAddress: endpoint?.macAddress ?? "",
-          DriverOpts: null,
-          GwPriority: 0,
-          NetworkID: endpoint?.networkId ?? "",
+          DriverOpts: request.driverOpts ?? null,
+          GwPriority: request.gwPriority ?? 0,
+          NetworkID: endpoint?.networkId ?? request.networkId ?? "",
           EndpointID: endpoint?.endpointId ?? "",
           Gateway: endpoint?.gateway ?? "",
           IPAddress: endpoint?.ipAddress ?? "",
           IPPrefixLen: endpoint?.ipPrefixLen ?? 0,
-          IPv6Gateway: "",
-          GlobalIPv6Address: "",
-          GlobalIPv6PrefixLen: 0,
-          DNSNames: null,
+          IPv6Gateway: endpoint?.ipv6Gateway ?? "",
+          GlobalIPv6Address: endpoint?.ipv6Address ?? "",
+          GlobalIPv6PrefixLen: endpoint?.ipv6PrefixLen ?? 0,
+          DNSNames: named ? dnsNames(namesOf(record), aliases) : null,
         },
       ];
     }),
   );
+}
+
+function ipamConfig({ ipv4Address, ipv6Address }: NetworkRequest) {
+  if (!ipv4Address && !ipv6Address) return null;
+  return {
+    ...(ipv4Address && { IPv4Address: ipv4Address }),
+    ...(ipv6Address && { IPv6Address: ipv6Address }),
+  };
+}
+
+function linksView({ links }: NetworkRequest): string[] | null {
+  if (!links) return null;
+  return Object.entries(links).map(([name, other]) => `${other}:${name}`);
 }

@@ -110,6 +110,7 @@ export class Daemon {
       dns: config.dns,
       dnsSearch: config["dns-search"],
       dnsOptions: config["dns-opts"],
+      events,
       log,
     });
     this.#closers.push(() => networks.close());
@@ -190,7 +191,7 @@ export class Daemon {
           fileRoutes(containers),
           execRoutes(containers),
           imageRoutes(images),
-          networkRoutes(networks),
+          networkRoutes(networks, containers),
           volumeRoutes(volumes),
           startTraceRoutes(containers),
           metricsRoutes(metrics.registry),

@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { pino } from "pino";
+import { Connections } from "../containers/connections.js";
+import { EventBus } from "../events.js";
 import { Networks } from "../networks/service.js";
 import { networkRoutes } from "./networks.js";
 import { serve, type TestServer } from "./test-server.js";
@@ -27,15 +29,22 @@ async function start(
     dns: [],
     dnsSearch: [],
     dnsOptions: [],
+    events: new EventBus(),
     log: pino({ level: "silent" }),
   });
   t.after(async () => {
     await networks.close();
     await rm(directory, { recursive: true });
   });
-  const server = await serve(t, networkRoutes(networks));
+  const server = await serve(t, networkRoutes(networks, noContainers));
   return { server, networks };
 }
+
+/** These tests connect no containers. */
+const noContainers = {
+  get: (name: string) => assert.fail(`asked for the container ${name}`),
+  connections: new Connections(undefined as never, pino({ level: "silent" })),
+};
 
 function filtered(filters: object): string {
   return `/networks?filters=${encodeURIComponent(JSON.stringify(filters))}`;
@@ -120,14 +129,15 @@ test("an unknown network is 404, a pre-defined one cannot be removed", async (t)
   });
 });
 
-test("prune removes nothing, create says that it is missing", async (t) => {
+test("in user mode there is nothing to prune, and no network can be made", async (t) => {
   const { server } = await start(t);
   const pruned = await server.request("POST", "/networks/prune");
-  assert.deepEqual(pruned.json(), { NetworksDeleted: [] });
+  assert.deepEqual(pruned.json(), { NetworksDeleted: null });
   const created = await server.request(
     "POST",
     "/networks/create",
     '{"Name":"x"}',
   );
-  assert.equal(created.status, 501);
+  assert.equal(created.status, 503);
+  assert.match(created.text, /network driver is user mode/);
 });

@@ -1,46 +1,69 @@
 /** Hands out the addresses of one subnet. */
-import { contains, formatAddress, lastAddress, type Subnet } from "./ipv4.js";
+import {
+  type Address,
+  contains,
+  formatAddress,
+  lastAddress,
+  parseAddress,
+  type Subnet,
+} from "./ip.js";
 
 /**
  * Addresses go out in order, starting behind the one that went out last, so that an address given back is
  * the last one to be used again: peers may have its old owner in their ARP tables.
  */
 export class AddressPool {
-  readonly #subnet: Subnet;
-  readonly #taken = new Set<number>();
-  #last: number;
+  readonly subnet: Subnet;
+  readonly #first: bigint;
+  readonly #count: bigint;
+  readonly #taken = new Set<bigint>();
+  #last: bigint;
 
-  /** @param reserved addresses never handed out, such as the gateway */
-  constructor(subnet: Subnet, reserved: number[]) {
-    this.#subnet = subnet;
-    this.#last = subnet.network;
-    for (const address of reserved) {
-      this.#taken.add(address);
+  /**
+   * @param reserved addresses never handed out, such as the gateway
+   * @param range the part of the subnet out of which addresses are chosen
+   */
+  constructor(subnet: Subnet, reserved: Address[], range: Subnet = subnet) {
+    this.subnet = subnet;
+    // The subnet's own address is nobody's (in IPv6 it is all routers'), nor is IPv4's broadcast address.
+    // A /31 and a /32 have neither, but no room for a gateway either.
+    const lowest = subnet.network + 1n;
+    const highest = lastAddress(subnet).value - (subnet.family === 4 ? 1n : 0n);
+    this.#first = range.network > lowest ? range.network : lowest;
+    const last = lastAddress(range).value;
+    this.#count = (last < highest ? last : highest) - this.#first + 1n;
+    this.#last = this.#first - 1n;
+    for (const { value } of reserved) {
+      this.#taken.add(value);
     }
   }
 
   /** The address that went out last; set from a record when the pool is made again. */
-  get last(): number {
-    return this.#last;
+  get last(): string {
+    return this.#text(this.#last);
   }
 
-  set last(address: number) {
-    if (contains(this.#subnet, address)) {
-      this.#last = address;
+  set last(text: string) {
+    const address = parseAddress(text);
+    if (contains(this.subnet, address)) {
+      this.#last = address.value;
     }
   }
 
   /** @returns undefined when all are taken */
-  allocate(): number | undefined {
-    // A /31 and a /32 have neither network nor broadcast address, but no room for a gateway either.
-    const first = this.#subnet.network + 1;
-    const count = lastAddress(this.#subnet) - first;
-    for (let step = 1; step <= count; step++) {
-      const address = first + ((this.#last - first + step) % count);
-      if (!this.#taken.has(address)) {
-        this.#taken.add(address);
-        this.#last = address;
-        return address;
+  allocate(): string | undefined {
+    if (this.#count <= 0n) return undefined;
+    const from = this.#last - this.#first;
+    // Of so many tries one must hit an address that is not taken.
+    const tries = BigInt(this.#taken.size) + 1n;
+    const limit = tries < this.#count ? tries : this.#count;
+    for (let step = 1n; step <= limit; step++) {
+      const at = (from + step) % this.#count;
+      const value = this.#first + (at < 0n ? at + this.#count : at);
+      if (!this.#taken.has(value)) {
+        this.#taken.add(value);
+        this.#last = value;
+        return this.#text(value);
       }
     }
     return undefined;
@@ -50,23 +73,27 @@ export class AddressPool {
    * Takes one certain address.
    * @returns false when it is taken or not of this subnet
    */
-  reserve(address: number): boolean {
-    if (!contains(this.#subnet, address) || this.#taken.has(address)) {
+  reserve(text: string): boolean {
+    const address = parseAddress(text);
+    if (!contains(this.subnet, address) || this.#taken.has(address.value)) {
       return false;
     }
-    this.#taken.add(address);
+    this.#taken.add(address.value);
     return true;
   }
 
-  release(address: number): void {
-    this.#taken.delete(address);
+  release(text: string): void {
+    this.#taken.delete(parseAddress(text).value);
+  }
+
+  #text(value: bigint): string {
+    return formatAddress({ family: this.subnet.family, value });
   }
 }
 
 /** The MAC address Docker gives to the owner of an IPv4 address: 02:42 and the four bytes. */
-export function macOf(address: number): string {
-  const bytes = formatAddress(address)
-    .split(".")
-    .map((part) => Number(part).toString(16).padStart(2, "0"));
-  return ["02", "42", ...bytes].join(":");
+export function macOf(address: string): string {
+  const { value } = parseAddress(address);
+  const digits = value.toString(16).padStart(8, "0").slice(-8);
+  return ["02", "42", ...(digits.match(/../g) ?? [])].join(":");
 }

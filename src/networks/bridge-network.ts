@@ -1,13 +1,13 @@
-/** A network on a Linux bridge: one tap a container, addresses from a pool, NAT to the outside. */
-import type { Server } from "node:net";
-import type { Logger } from "pino";
-import { InvalidParameter, SystemError, Unavailable } from "../errors.js";
+/** A network on a Linux bridge: one tap a container, addresses from pools, NAT to the outside. */
+import { Forbidden, Unavailable } from "../errors.js";
 import { AddressPool, macOf } from "./address-pool.js";
-import { claimBridge } from "./bridge-claim.js";
-import { BridgeDevice } from "./bridge-device.js";
-import { runTool } from "./command.js";
+import { bridgeDown, bridgeUp } from "./bridge-device.js";
+import { NameServer } from "./dns/name-server.js";
+import { dnsNames } from "./dns-names.js";
+import { checkForSubnets, refuseOnPredefined } from "./endpoint-request.js";
 import { Endpoints } from "./endpoints.js";
-import { type Firewall, warnOfForeignDrop } from "./firewall.js";
+import type { FirewallNetwork } from "./firewall.js";
+import { type HostNetwork, refusal } from "./host-network.js";
 import type {
   AttachRequest,
   ContainerNames,
@@ -15,111 +15,147 @@ import type {
   NetworkInfo,
 } from "./index.js";
 import {
+  canonical,
   contains,
   formatAddress,
   formatSubnet,
   parseAddress,
   parseInterface,
+  parseSubnet,
   type Subnet,
-} from "./ipv4.js";
-import type { Network, Taps } from "./network.js";
+} from "./ip.js";
+import type { Network } from "./network.js";
 import { allowLoopback } from "./port-rules.js";
 import { randomId, type NetworkRecord, type RecordFile } from "./record.js";
-import type { Resolvers } from "./resolvers.js";
-import { chooseSubnet, collisions, type Route } from "./subnet-choice.js";
 
 export interface BridgeNetworkOptions {
+  /** With the gateway of each family the network has. */
   record: NetworkRecord;
   file: RecordFile;
-  resolvers: Resolvers;
-  firewall: Firewall;
+  host: HostNetwork;
   /** Name of the Linux bridge. */
   bridge: string;
-  /** The host's address on it with prefix length, e.g. "172.17.0.1/16"; chosen where absent. */
-  address: string | undefined;
   mtu: number;
-  log: Logger;
+  /** Containers on it reach each other. */
+  icc: boolean;
+  /** What leaves it has the host's address. */
+  masquerade: boolean;
+  /** Driver options as `inspect` shows them. */
+  options: Record<string, string>;
+}
+
+/** The addresses of one family. */
+interface Side {
+  gateway: string;
+  pool: AddressPool;
+}
+
+interface Lease {
+  ipv4?: string | undefined;
+  ipv6?: string | undefined;
 }
 
 export class BridgeNetwork implements Network {
   readonly #options: BridgeNetworkOptions;
-  readonly #device: BridgeDevice;
-  readonly #claim: Server;
-  readonly #gateway: { address: number; subnet: Subnet };
-  readonly #pool: AddressPool;
+  readonly #host: HostNetwork;
+  readonly #ipv4: Side | undefined;
+  readonly #ipv6: Side | undefined;
+  readonly #rules: FirewallNetwork;
   readonly #endpoints = new Endpoints();
-  /** Leases of an earlier daemon that no container has claimed yet: address by container ID. */
-  readonly #unclaimed = new Map<string, number>();
-  /** Taps that are on no network. */
-  readonly #spareTaps = new Set<string>();
-  readonly taps: Taps = {
-    create: () => this.#createTap(),
-    discard: (device) => {
-      this.#spareTaps.delete(device);
-      this.#device.removeTap(device);
-    },
-    restore: (device) => this.#spareTaps.add(device),
-  };
+  /** What each container asked for, by container ID. */
+  readonly #requests = new Map<string, AttachRequest>();
+  /** Leases of an earlier daemon that no container has claimed yet, by container ID. */
+  readonly #unclaimed = new Map<string, Lease>();
+  readonly #nameServer: NameServer | undefined;
 
-  /**
-   * Makes the bridge, its address and its rules, or takes over the ones that are there.
-   * @throws {InvalidParameter} the configured address is impossible
-   * @throws {Unavailable} no subnet is free, or the name is taken
-   * @throws {SystemError} the kernel refused, in its words
-   */
-  static async open(options: BridgeNetworkOptions): Promise<BridgeNetwork> {
-    const claim = await claimBridge(options.bridge);
-    let device: BridgeDevice | undefined;
-    try {
-      const gateway = await chooseGateway(options);
-      const network = new BridgeNetwork(options, gateway, claim);
-      device = network.#device;
-      await device.up();
-      await allowLoopback(options.bridge);
-      options.firewall.rules.networks.push({
-        bridge: options.bridge,
-        subnet: network.#gateway.subnet,
+  constructor(options: BridgeNetworkOptions) {
+    const { record, host } = options;
+    this.#options = options;
+    this.#host = host;
+    const spec = record.spec;
+    const side = (gateway: string | undefined, last: string | undefined) => {
+      if (gateway === undefined) return undefined;
+      const { address, subnet } = parseInterface(gateway);
+      const asked = spec?.subnets.find(
+        (one) => parseSubnet(one.subnet).family === subnet.family,
+      );
+      const reserved = Object.values(asked?.auxAddresses ?? {});
+      const pool = new AddressPool(
+        subnet,
+        [address, ...reserved.map(parseAddress)],
+        asked?.ipRange ? parseSubnet(asked.ipRange) : subnet,
+      );
+      if (last) pool.last = last;
+      return { gateway: formatAddress(address), pool };
+    };
+    this.#ipv4 = side(record.gateway, record.lastAddress);
+    this.#ipv6 = side(record.gateway6, record.lastAddress6);
+    for (const { containerId, address, address6 } of record.leases) {
+      this.#unclaimed.set(containerId, {
+        ipv4:
+          address && this.#ipv4?.pool.reserve(address) ? address : undefined,
+        ipv6:
+          address6 && this.#ipv6?.pool.reserve(address6) ? address6 : undefined,
       });
-      await options.firewall.apply();
-      network.#save();
-      void warnOfForeignDrop(options.bridge, options.log);
-      return network;
-    } catch (error) {
-      await device?.close();
-      claim.close();
-      throw error;
+    }
+    this.#rules = {
+      bridge: options.bridge,
+      subnets: this.subnets,
+      internal: spec?.internal ?? false,
+      masquerade: options.masquerade,
+      names: !this.#predefined,
+    };
+    const gateway = this.#ipv4?.gateway ?? this.#ipv6?.gateway;
+    if (!this.#predefined && gateway) {
+      this.#nameServer = new NameServer({
+        address: gateway,
+        responder: host.responder,
+        clientOf: (address) => host.names.ownerOf(record.id, address),
+        log: host.log,
+      });
     }
   }
 
-  private constructor(
-    options: BridgeNetworkOptions,
-    gateway: string,
-    claim: Server,
-  ) {
-    const { record } = options;
-    this.#options = options;
-    this.#claim = claim;
-    this.#gateway = parseInterface(gateway);
-    this.#pool = new AddressPool(this.#gateway.subnet, [this.#gateway.address]);
-    if (record.lastAddress) {
-      this.#pool.last = parseAddress(record.lastAddress);
-    }
-    for (const lease of record.leases) {
-      const address = parseAddress(lease.address);
-      if (this.#pool.reserve(address)) {
-        this.#unclaimed.set(lease.containerId, address);
-      }
-    }
-    this.#device = new BridgeDevice(
+  /**
+   * Makes the bridge, its addresses, its rules and its name service, or takes over what is there.
+   * @param fresh whether the network is new: an old one's name service may come up later
+   * @throws {Unavailable} the bridge's name, or the name service's port, is taken
+   * @throws {SystemError} the kernel refused, in its words
+   */
+  async up(fresh: boolean): Promise<void> {
+    const { record, bridge, mtu } = this.#options;
+    const { rules } = this.#host.firewall;
+    await bridgeUp(
       {
-        name: options.bridge,
+        name: bridge,
         networkId: record.id,
-        address: gateway,
-        mac: macOf(this.#gateway.address),
-        mtu: options.mtu,
+        addresses: [
+          this.#gateway(this.#ipv4),
+          this.#gateway(this.#ipv6),
+        ].flat(),
+        mac: this.#ipv4
+          ? macOf(this.#ipv4.gateway)
+          : `02:42:${record.id.slice(0, 8).match(/../g)?.join(":")}`,
+        mtu,
+        internal: this.#rules.internal,
       },
-      options.log,
+      this.#host.log,
     );
+    if (this.#ipv4 && !this.#rules.internal) await allowLoopback(bridge);
+    if (!rules.networks.includes(this.#rules)) rules.networks.push(this.#rules);
+    await this.#host.firewall.apply();
+    if (fresh) await this.#nameServer?.open();
+    else await this.#nameServer?.openInTheEnd();
+    this.#save();
+  }
+
+  /** Removes all that `up` made. @throws {SystemError} the kernel refused */
+  async down(): Promise<void> {
+    const { rules } = this.#host.firewall;
+    await this.#nameServer?.close();
+    rules.networks = rules.networks.filter((one) => one !== this.#rules);
+    await bridgeDown(this.#options.bridge, this.id);
+    await this.#host.firewall.apply();
   }
 
   get id(): string {
@@ -130,98 +166,152 @@ export class BridgeNetwork implements Network {
     return this.#options.record.name;
   }
 
-  /** E.g. "172.17.0.0/16". */
-  get subnet(): string {
-    return formatSubnet(this.#gateway.subnet);
+  get bridge(): string {
+    return this.#options.bridge;
+  }
+
+  get subnets(): Subnet[] {
+    return [this.#ipv4, this.#ipv6].flatMap((side) => side?.pool.subnet ?? []);
+  }
+
+  /** Forgets the network on disk, too. To be called when it is down. */
+  forget(): Promise<void> {
+    return this.#options.file.remove();
   }
 
   info(): NetworkInfo {
-    const { record, bridge, mtu } = this.#options;
+    const { record, options } = this.#options;
+    const { spec } = record;
     return {
       id: record.id,
       name: record.name,
       driver: "bridge",
       created: record.created,
-      predefined: true,
-      internal: false,
-      enableIPv4: true,
-      subnets: [
-        { subnet: this.subnet, gateway: formatAddress(this.#gateway.address) },
-      ],
-      options: {
-        "com.docker.network.bridge.default_bridge": "true",
-        "com.docker.network.bridge.enable_icc": "true",
-        "com.docker.network.bridge.enable_ip_masquerade": "true",
-        "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
-        "com.docker.network.bridge.name": bridge,
-        "com.docker.network.driver.mtu": String(mtu),
-      },
-      labels: {},
+      predefined: this.#predefined,
+      internal: this.#rules.internal,
+      attachable: spec?.attachable ?? false,
+      enableIPv4: this.#ipv4 !== undefined,
+      enableIPv6: this.#ipv6 !== undefined,
+      subnets: [this.#ipv4, this.#ipv6].flatMap((side) => {
+        if (!side) return [];
+        const { subnet } = side.pool;
+        const asked = spec?.subnets.find(
+          (one) => one.subnet === formatSubnet(subnet),
+        );
+        return [
+          {
+            subnet: formatSubnet(subnet),
+            gateway: side.gateway,
+            ...(asked?.ipRange && { ipRange: asked.ipRange }),
+            ...(asked &&
+              Object.keys(asked.auxAddresses).length > 0 && {
+                auxAddresses: asked.auxAddresses,
+              }),
+          },
+        ];
+      }),
+      ...(spec?.ipamOptions && { ipamOptions: spec.ipamOptions }),
+      options,
+      labels: spec?.labels ?? {},
       endpoints: this.#endpoints.info(),
     };
   }
 
+  check(request: AttachRequest): void {
+    if (this.#predefined) {
+      refuseOnPredefined(request);
+      return;
+    }
+    const chosen = this.#options.record.spec?.subnets ?? [];
+    const configured = (family: 4 | 6) =>
+      chosen.some(({ subnet }) => parseSubnet(subnet).family === family);
+    checkForSubnets(request, this.subnets, {
+      ipv4: configured(4),
+      ipv6: configured(6),
+    });
+  }
+
   async attach(
     container: ContainerNames,
-    { tap }: AttachRequest,
+    request: AttachRequest,
   ): Promise<Endpoint> {
+    const { taps, guests, resolvers } = this.#host;
     this.#endpoints.refuseTwice(container, this.name);
+    this.check(request);
     this.#dropUnclaimed(container.id);
-    const address = this.#pool.allocate();
-    if (address === undefined) {
-      throw new Unavailable(
-        `failed to allocate an address on network ${this.name}: no available IPv4 addresses in ${this.subnet}`,
-      );
-    }
-    const device = tap ?? this.#device.tapName(container.id);
-    const endpoint = this.#endpoint(address, device);
+    const lease = this.#lease(request);
+    const { tap } = request;
+    const device =
+      tap ?? taps.nameFor(container.id, this.#predefined ? undefined : this.id);
+    const endpoint = this.#endpoint(lease, device, request);
     // Known from now on: a second attach is refused and removeOrphans leaves the tap alone.
-    this.#endpoints.add(container, endpoint);
+    this.#add(container, endpoint, request);
     try {
-      const [resolvers] = await Promise.all([
-        this.#options.resolvers.read(),
-        this.#device.addTap(device, tap !== undefined),
+      const [resolv] = await Promise.all([
+        resolvers.read(this.#predefined ? undefined : this.#nameserver),
+        guests.admit(device, guestOf(endpoint)),
+        taps.plug(device, this.#socket, tap !== undefined),
       ]);
-      Object.assign(endpoint, resolvers);
+      Object.assign(endpoint, resolv);
+      if (this.#nameServer) endpoint.named = true;
     } catch (error) {
-      this.#endpoints.remove(container.id);
-      this.#pool.release(address);
+      this.#remove(container.id);
+      if (tap !== undefined) this.#host.spareTaps.add(tap);
+      void this.#dismiss(device);
       throw refusal(error);
     }
-    this.#spareTaps.delete(device);
     this.#save();
     return endpoint;
   }
 
-  async detach(containerId: string): Promise<void> {
+  async detach(containerId: string, keepTap = false): Promise<boolean> {
     this.#dropUnclaimed(containerId);
-    const endpoint = this.#endpoints.remove(containerId);
-    if (!endpoint) {
-      return;
-    }
-    if (endpoint.nic?.kind === "tap") {
-      this.#device.removeTap(endpoint.nic.device);
-    }
-    if (endpoint.ipAddress) {
-      this.#pool.release(parseAddress(endpoint.ipAddress));
-    }
+    const endpoint = this.#remove(containerId);
+    if (!endpoint) return false;
     this.#save();
+    if (endpoint.nic?.kind !== "tap") return true;
+    const { device } = endpoint.nic;
+    if (keepTap) {
+      this.#host.spareTaps.add(device);
+      await this.#host.taps.unplug(device);
+    } else {
+      this.#host.taps.remove(device);
+    }
+    const dismissed = this.#dismiss(device);
+    if (keepTap) await dismissed;
+    return true;
   }
 
-  restore(container: ContainerNames, endpoint: Endpoint): void {
+  rename(container: ContainerNames): void {
+    this.#endpoints.rename(container);
+    const endpoint = this.#endpoints.get(container.id);
+    const request = this.#requests.get(container.id);
+    if (endpoint && request) this.#name(container, endpoint, request);
+  }
+
+  restore(
+    container: ContainerNames,
+    endpoint: Endpoint,
+    request: AttachRequest,
+  ): void {
     this.#dropUnclaimed(container.id);
-    if (endpoint.ipAddress) {
-      const address = parseAddress(endpoint.ipAddress);
-      if (!this.#pool.reserve(address)) {
-        this.#options.log.warn(
-          { container: container.id, address: endpoint.ipAddress },
-          contains(this.#gateway.subnet, address)
+    for (const [side, address] of [
+      [this.#ipv4, endpoint.ipAddress],
+      [this.#ipv6, endpoint.ipv6Address],
+    ] as const) {
+      if (address && !side?.pool.reserve(address)) {
+        this.#host.log.warn(
+          { container: container.id, address },
+          side && contains(side.pool.subnet, parseAddress(address))
             ? "a running container's address is in use twice"
             : "a running container's address is not in its network's subnet any more",
         );
       }
     }
-    this.#endpoints.add(container, endpoint);
+    this.#add(container, endpoint, request);
+    if (endpoint.nic?.kind === "tap") {
+      this.#host.guests.note(endpoint.nic.device, guestOf(endpoint));
+    }
     this.#save();
   }
 
@@ -230,19 +320,73 @@ export class BridgeNetwork implements Network {
       this.#dropUnclaimed(containerId);
     }
     this.#save();
-    await this.#device.removeOtherTaps(() => this.#taps());
+    await Promise.resolve();
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#device.close(), this.#options.file.flush()]);
-    this.#claim.close();
+    await this.#nameServer?.close();
+    await this.#options.file.flush();
   }
 
-  #endpoint(address: number, device: string): Endpoint {
-    const { subnet } = this.#gateway;
-    const mac = macOf(address);
-    const ip = formatAddress(address);
-    const gateway = formatAddress(this.#gateway.address);
+  get #predefined(): boolean {
+    return this.#options.record.spec === undefined;
+  }
+
+  get #nameserver(): string | undefined {
+    return this.#ipv4?.gateway ?? this.#ipv6?.gateway;
+  }
+
+  get #socket() {
+    const { bridge, mtu, icc } = this.#options;
+    return { bridge, mtu, isolated: !icc };
+  }
+
+  #gateway(side: Side | undefined): string[] {
+    return side ? [`${side.gateway}/${side.pool.subnet.prefix}`] : [];
+  }
+
+  /** @throws {Forbidden} the address is taken @throws {Unavailable} none is free */
+  #lease(request: AttachRequest): Lease {
+    const take = (side: Side | undefined, wanted: string | undefined) => {
+      if (!side) return undefined;
+      if (wanted) {
+        const address = canonical(wanted);
+        if (side.pool.reserve(address)) return address;
+        throw new Forbidden("Address already in use");
+      }
+      const address = side.pool.allocate();
+      if (address !== undefined) return address;
+      throw new Unavailable(
+        `no available IPv${side.pool.subnet.family} addresses on this network's address pools: ${this.name} (${this.id})`,
+      );
+    };
+    const ipv4 = take(this.#ipv4, request.ipv4Address);
+    try {
+      return { ipv4, ipv6: take(this.#ipv6, request.ipv6Address) };
+    } catch (error) {
+      this.#release({ ipv4 });
+      throw error;
+    }
+  }
+
+  #release({ ipv4, ipv6 }: Lease): void {
+    if (ipv4) this.#ipv4?.pool.release(ipv4);
+    if (ipv6) this.#ipv6?.pool.release(ipv6);
+  }
+
+  #endpoint(
+    { ipv4, ipv6 }: Lease,
+    device: string,
+    request: AttachRequest,
+  ): Endpoint {
+    const mac =
+      request.macAddress?.toLowerCase() ?? macOf(ipv4 ?? ipv6 ?? "::");
+    const gateways = this.#rules.internal
+      ? []
+      : [this.#ipv4, this.#ipv6].flatMap((side) => side?.gateway ?? []);
+    const cidr = (side: Side | undefined, address: string | undefined) =>
+      side && address ? [`${address}/${side.pool.subnet.prefix}`] : [];
+    const outward = this.#rules.internal ? undefined : this.#ipv4?.gateway;
     return {
       network: this.name,
       networkId: this.id,
@@ -253,12 +397,18 @@ export class BridgeNetwork implements Network {
         name: "eth0",
         mac,
         mtu: this.#options.mtu,
-        addresses: [`${ip}/${subnet.prefix}`],
-        gateways: [gateway],
+        addresses: [...cidr(this.#ipv4, ipv4), ...cidr(this.#ipv6, ipv6)],
+        gateways,
       },
-      ipAddress: ip,
-      ipPrefixLen: subnet.prefix,
-      gateway,
+      ipAddress: ipv4 ?? "",
+      ipPrefixLen: this.#ipv4?.pool.subnet.prefix ?? 0,
+      gateway: outward ?? "",
+      ...(ipv6 &&
+        this.#ipv6 && {
+          ipv6Address: ipv6,
+          ipv6PrefixLen: this.#ipv6.pool.subnet.prefix,
+          ipv6Gateway: this.#rules.internal ? "" : this.#ipv6.gateway,
+        }),
       macAddress: mac,
       nameservers: [],
       search: [],
@@ -266,125 +416,104 @@ export class BridgeNetwork implements Network {
     };
   }
 
-  async #createTap(): Promise<string> {
-    // An ID no container has, so that it clashes with no container's own tap.
-    const device = this.#device.tapName(randomId());
-    this.#spareTaps.add(device);
-    try {
-      await this.#device.addSpareTap(device);
-    } catch (error) {
-      this.#spareTaps.delete(device);
-      throw refusal(error);
+  #add(
+    container: ContainerNames,
+    endpoint: Endpoint,
+    request: AttachRequest,
+  ): void {
+    this.#endpoints.add(container, endpoint);
+    if (endpoint.nic?.kind === "tap") {
+      this.#host.spareTaps.delete(endpoint.nic.device);
+      this.#host.pluggedTaps.add(endpoint.nic.device);
     }
-    return device;
+    this.#requests.set(container.id, request);
+    this.#name(container, endpoint, request);
   }
 
-  #taps(): Set<string> {
-    const plugged = this.#endpoints
-      .all()
-      .flatMap(({ nic }) => (nic?.kind === "tap" ? [nic.device] : []));
-    return new Set([...plugged, ...this.#spareTaps]);
+  #name(
+    container: ContainerNames,
+    endpoint: Endpoint,
+    request: AttachRequest,
+  ): void {
+    if (container.dns?.length) {
+      this.#host.dns.set(container.id, container.dns);
+    }
+    this.#host.names.set({
+      containerId: container.id,
+      networkId: this.id,
+      networkName: this.name,
+      names: this.#predefined ? [] : dnsNames(container, request.aliases),
+      addresses: [endpoint.ipAddress, endpoint.ipv6Address ?? ""].filter(
+        Boolean,
+      ),
+      links: request.links ?? {},
+      outward: !this.#rules.internal,
+    });
+  }
+
+  #remove(containerId: string): Endpoint | undefined {
+    const endpoint = this.#endpoints.remove(containerId);
+    this.#requests.delete(containerId);
+    this.#host.names.remove(containerId, this.id);
+    if (endpoint?.nic?.kind === "tap") {
+      this.#host.pluggedTaps.delete(endpoint.nic.device);
+    }
+    if (endpoint) {
+      this.#release({ ipv4: endpoint.ipAddress, ipv6: endpoint.ipv6Address });
+    }
+    return endpoint;
+  }
+
+  async #dismiss(device: string): Promise<void> {
+    try {
+      await this.#host.guests.dismiss(device);
+    } catch (error) {
+      this.#host.log.warn(
+        { err: error, device },
+        "cannot remove rules of a tap",
+      );
+    }
   }
 
   #dropUnclaimed(containerId: string): void {
-    const address = this.#unclaimed.get(containerId);
-    if (address !== undefined) {
+    const lease = this.#unclaimed.get(containerId);
+    if (lease) {
       this.#unclaimed.delete(containerId);
-      this.#pool.release(address);
+      this.#release(lease);
     }
   }
 
   #save(): void {
-    const claimed = this.#endpoints
-      .info()
-      .filter((endpoint) => endpoint.ipv4Address)
-      .map(({ containerId, ipv4Address }) => ({
-        containerId,
-        address: ipv4Address.replace(/\/.*/, ""),
-      }));
-    const unclaimed = [...this.#unclaimed].map(([containerId, address]) => ({
-      containerId,
-      address: formatAddress(address),
-    }));
+    const claimed = this.#endpoints.ids().map((containerId) => {
+      const endpoint = this.#endpoints.get(containerId);
+      return leaseRecord(containerId, {
+        ipv4: endpoint?.ipAddress,
+        ipv6: endpoint?.ipv6Address,
+      });
+    });
+    const unclaimed = [...this.#unclaimed].map(([containerId, lease]) =>
+      leaseRecord(containerId, lease),
+    );
     this.#options.file.save({
       ...this.#options.record,
-      gateway: `${formatAddress(this.#gateway.address)}/${this.#gateway.subnet.prefix}`,
-      lastAddress: formatAddress(this.#pool.last),
+      ...(this.#ipv4 && { lastAddress: this.#ipv4.pool.last }),
+      ...(this.#ipv6 && { lastAddress6: this.#ipv6.pool.last }),
       leases: [...claimed, ...unclaimed],
     });
   }
 }
 
-/** The kernel's refusal, as the one who starts a container is to read it. */
-function refusal(error: unknown): unknown {
-  return error instanceof SystemError
-    ? new Unavailable(
-        `failed to set up container networking: ${error.message}`,
-        { cause: error },
-      )
-    : error;
+function leaseRecord(containerId: string, { ipv4, ipv6 }: Lease) {
+  return {
+    containerId,
+    ...(ipv4 && { address: ipv4 }),
+    ...(ipv6 && { address6: ipv6 }),
+  };
 }
 
-/** The host's address on the bridge: as configured, as it was, or the first free of the defaults. */
-async function chooseGateway(options: BridgeNetworkOptions): Promise<string> {
-  const { address, record, bridge, log } = options;
-  if (address !== undefined) {
-    checkGateway(address);
-    return address;
-  }
-  const routes = await readRoutes();
-  if (record.gateway) {
-    const hidden = collisions(
-      parseInterface(record.gateway).subnet,
-      routes,
-      bridge,
-    );
-    if (hidden.length > 0) {
-      log.warn(
-        { subnet: record.gateway, routes: hidden },
-        "the subnet of the network bridge collides with routes of the host",
-      );
-    }
-    return record.gateway;
-  }
-  const { nameservers } = await options.resolvers.read();
-  const subnet = chooseSubnet(
-    routes,
-    nameservers.flatMap((server) => {
-      try {
-        return [parseAddress(server)];
-      } catch {
-        return [];
-      }
-    }),
-    bridge,
-  );
-  if (!subnet) {
-    throw new Unavailable(
-      "the host's routes leave no subnet free for the network bridge; configure one",
-    );
-  }
-  return `${formatAddress(subnet.network + 1)}/${subnet.prefix}`;
-}
-
-function checkGateway(text: string): void {
-  let gateway: ReturnType<typeof parseInterface>;
-  try {
-    gateway = parseInterface(text);
-  } catch (error) {
-    throw new InvalidParameter(
-      `invalid bridge address ${text}: ${(error as Error).message}`,
-    );
-  }
-  const { address, subnet } = gateway;
-  if (subnet.prefix > 29 || subnet.prefix < 8 || address === subnet.network) {
-    throw new InvalidParameter(
-      `invalid bridge address ${text}: it must be a host's address with a prefix length of 8 to 29`,
-    );
-  }
-}
-
-async function readRoutes(): Promise<Route[]> {
-  const output = await runTool("ip", ["-4", "-json", "route"]);
-  return JSON.parse(output || "[]") as Route[];
+function guestOf({ macAddress, ipAddress, ipv6Address }: Endpoint) {
+  return {
+    mac: macAddress,
+    addresses: [ipAddress, ipv6Address ?? ""].filter(Boolean),
+  };
 }

@@ -1,5 +1,5 @@
 /** Who is on a network. */
-import { Conflict } from "../errors.js";
+import { Forbidden } from "../errors.js";
 import type { ContainerNames, Endpoint, EndpointInfo } from "./index.js";
 
 interface Member {
@@ -23,13 +23,22 @@ export class Endpoints {
     return member?.endpoint;
   }
 
-  /** @throws {Conflict} the container is on the network already */
+  /** @throws {Forbidden} the container is on the network already */
   refuseTwice(container: ContainerNames, network: string): void {
     if (this.#members.has(container.id)) {
-      throw new Conflict(
+      throw new Forbidden(
         `endpoint with name ${container.name} already exists in network ${network}`,
       );
     }
+  }
+
+  rename(container: ContainerNames): void {
+    const member = this.#members.get(container.id);
+    if (member) member.containerName = container.name;
+  }
+
+  get(containerId: string): Endpoint | undefined {
+    return this.#members.get(containerId)?.endpoint;
   }
 
   all(): Endpoint[] {
@@ -49,6 +58,9 @@ export class Endpoints {
         macAddress: endpoint.macAddress,
         ipv4Address: endpoint.ipAddress
           ? `${endpoint.ipAddress}/${endpoint.ipPrefixLen}`
+          : "",
+        ipv6Address: endpoint.ipv6Address
+          ? `${endpoint.ipv6Address}/${endpoint.ipv6PrefixLen}`
           : "",
       }),
     );

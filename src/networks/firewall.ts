@@ -1,35 +1,50 @@
-/** hull's own nftables table. Nobody else's tables are read into it, written or flushed. */
+/** hull's own nftables tables for what is routed. Nobody else's are read into them, written or flushed. */
 import type { Logger } from "pino";
 import { runTool } from "./command.js";
-import { formatSubnet, type Subnet } from "./ipv4.js";
-import {
-  portAccept,
-  portChains,
-  portMasquerade,
-  type PortRule,
-} from "./port-rules.js";
+import { formatSubnet, type Subnet } from "./ip.js";
+import { portChains, portMasquerade, type PortRule } from "./port-rules.js";
+
+export interface FirewallNetwork {
+  bridge: string;
+  subnets: Subnet[];
+  /** Nothing is routed from it or to it. */
+  internal: boolean;
+  /** What leaves it has the host's address. */
+  masquerade: boolean;
+  /** hull serves names on its gateway's address. */
+  names: boolean;
+}
 
 export interface FirewallRules {
-  /** Name of the table: one a daemon. */
+  /** Name of the tables, one a family: another one for each daemon. */
   table: string;
-  networks: { bridge: string; subnet: Subnet }[];
+  /** What the names of the daemon's taps begin with. */
+  taps: string;
+  networks: FirewallNetwork[];
   ports: PortRule[];
 }
 
-/** The one writer of the table. Who changes the rules calls `apply`, and the table is made anew. */
+/** Queries a second that a guest may send to the name service, by the kernel's count. */
+const DNS_RATE = 1000;
+const FAMILIES = [
+  { family: 4, table: "ip" },
+  { family: 6, table: "ip6" },
+] as const;
+
+/** The one writer of the tables. Who changes the rules calls `apply`, and the tables are made anew. */
 export class Firewall {
   readonly rules: FirewallRules;
   #writing: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
 
   constructor(table: string) {
-    this.rules = { table, networks: [], ports: [] };
+    this.rules = { table, taps: "", networks: [], ports: [] };
   }
 
   /**
    * Resolves when the rules as they are now are in force. Changes made while nft runs go together. A
-   * daemon without bridges (user mode) has no table.
-   * @throws {SystemError} nft refused, in its words; the table is then as it was
+   * daemon without bridges (user mode) has no tables.
+   * @throws {SystemError} nft refused, in its words; the tables are then as they were
    */
   apply(): Promise<void> {
     if (this.#next) return this.#next;
@@ -45,37 +60,108 @@ export class Firewall {
 }
 
 /**
- * The script that makes the table anew in one transaction, whatever it was before. Containers reach each
- * other and everything outside, with the host's address; from outside nobody reaches a container that
- * did not ask first, but at its published ports.
+ * The script that makes the tables anew in one transaction, whatever they were before. Containers reach
+ * the others of their network and everything outside, with the host's address. No network reaches
+ * another one, and from outside nobody reaches a container that did not ask first, but at its published
+ * ports.
  */
 export function firewallScript(rules: FirewallRules): string {
-  const masquerade = rules.networks.flatMap(({ bridge, subnet }) => [
-    `ip saddr ${formatSubnet(subnet)} oifname != "${bridge}" masquerade`,
-    ...portMasquerade(bridge, subnet),
-  ]);
-  const forward = rules.networks.flatMap(({ bridge }) => [
-    portAccept(bridge),
-    `iifname "${bridge}" accept`,
-    `oifname "${bridge}" ct state established,related accept`,
-    `oifname "${bridge}" drop`,
-  ]);
-  return `table ip ${rules.table}
-delete table ip ${rules.table}
-table ip ${rules.table} {
+  return FAMILIES.map(
+    ({ family, table }) => `table ${table} ${rules.table}
+delete table ${table} ${rules.table}
+table ${table} ${rules.table} {
+	set bridges {
+		type ifname
+		elements = { ${rules.networks.map(({ bridge }) => quoted(bridge)).join(", ")} }
+	}
+	set queries {
+		type ${family === 4 ? "ipv4_addr" : "ipv6_addr"}
+		size 65535
+		flags dynamic,timeout
+		timeout 10s
+	}
+	chain unplugged {
+		type filter hook prerouting priority raw; policy accept;
+		iifname "${rules.taps}*" drop
+	}
+${
+  family === 4
+    ? portChains(
+        rules.ports,
+        rules.networks.map(({ bridge }) => bridge),
+      )
+    : ""
+}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
-		${masquerade.join("\n\t\t")}
+		${lines(masquerading(rules, family))}
+	}
+	chain input {
+		type filter hook input priority filter; policy accept;
+		${lines(dnsLimits(rules, table))}
 	}
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		${forward.join("\n\t\t")}
+		${lines(forwarding(rules))}
 	}
-${portChains(
-  rules.ports,
-  rules.networks.map(({ bridge }) => bridge),
-)}}
-`;
+}
+`,
+  ).join("");
+}
+
+function masquerading(rules: FirewallRules, family: 4 | 6): string[] {
+  return rules.networks
+    .filter(({ internal }) => !internal)
+    .flatMap(({ bridge, subnets, masquerade }) =>
+      subnets
+        .filter((subnet) => subnet.family === family)
+        .flatMap((subnet) => [
+          ...(masquerade
+            ? [
+                `${family === 4 ? "ip" : "ip6"} saddr ${formatSubnet(subnet)} oifname != ${quoted(bridge)} masquerade`,
+              ]
+            : []),
+          ...(family === 4 ? portMasquerade(bridge, subnet) : []),
+        ]),
+    );
+}
+
+/** A flood of queries ends in the kernel: the daemon has other things to do. */
+function dnsLimits(rules: FirewallRules, table: string): string[] {
+  return rules.networks
+    .filter(({ names }) => names)
+    .map(
+      ({ bridge }) =>
+        `iifname ${quoted(bridge)} udp dport 53 update @queries { ${table} saddr limit rate over ${DNS_RATE}/second burst ${DNS_RATE} packets } drop`,
+    );
+}
+
+function forwarding({ networks }: FirewallRules): string[] {
+  return [
+    ...networks
+      .filter(({ internal }) => internal)
+      .flatMap(({ bridge }) => [
+        `iifname ${quoted(bridge)} oifname != ${quoted(bridge)} drop`,
+        `iifname != ${quoted(bridge)} oifname ${quoted(bridge)} drop`,
+      ]),
+    "oifname @bridges ct state established,related accept",
+    "oifname @bridges ct status dnat accept",
+    // Seen here where br_netfilter is loaded, as by another container engine.
+    ...networks.map(
+      ({ bridge }) =>
+        `iifname ${quoted(bridge)} oifname ${quoted(bridge)} accept`,
+    ),
+    "oifname @bridges drop",
+    "iifname @bridges accept",
+  ];
+}
+
+function lines(rules: string[]): string {
+  return rules.join("\n\t\t");
+}
+
+function quoted(name: string): string {
+  return JSON.stringify(name);
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What the container service and the API know of networks. */
 import type { InterfaceSetup } from "../../protocol/index.js";
 import type { Nic } from "../hypervisor/index.js";
+import type { CreateNetworkRequest } from "./create-request.js";
 
 export interface NetworkService {
   /**
@@ -14,6 +15,7 @@ export interface NetworkService {
    * the network `bridge`, `none` gives an endpoint without a NIC.
    * @throws {NotFound} no such network
    * @throws {InvalidParameter} as `check`
+   * @throws {Forbidden} the container is on the network already, or another one has the address
    * @throws {Unavailable} the host refused (no root, no tun device, no free address), saying what is missing
    */
   attach(container: ContainerNames, request: AttachRequest): Promise<Endpoint>;
@@ -23,7 +25,11 @@ export interface NetworkService {
    */
   detach(containerId: string): Promise<void>;
   /** A restarted daemon keeps the leases of running containers. */
-  restore(container: ContainerNames, endpoint: Endpoint): Promise<void>;
+  restore(
+    container: ContainerNames,
+    endpoint: Endpoint,
+    request: AttachRequest,
+  ): Promise<void>;
   /**
    * To be called once after every running container was restored: takes back the leases and the taps
    * that no container claimed.
@@ -41,6 +47,34 @@ export interface NetworkService {
   /** As `restore`, for a tap of a running machine that is on no network: removeOrphans leaves it alone. */
   restoreTap(device: string): void;
   readonly ports: PortService;
+  /**
+   * Takes one of a running container's endpoints back. Its tap stays, on no network.
+   * @throws {NotFound} no such network
+   * @throws {SystemError} it is not on the network, or the kernel refused
+   */
+  disconnect(containerId: string, network: string): Promise<void>;
+  /** A running container got another name. */
+  rename(container: ContainerNames): void;
+  /**
+   * Checks what a container asks of a network, as far as it can be known before it starts.
+   * @returns the network, or undefined where there is none of that name (yet)
+   * @throws {InvalidParameter} in Docker's words
+   */
+  checkRequest(request: AttachRequest): NetworkInfo | undefined;
+  /**
+   * Makes a network, to stay until it is removed.
+   * @throws {InvalidParameter} a value that cannot be
+   * @throws {Forbidden} a predefined name, or a subnet that overlaps with another network's
+   * @throws {Conflict} the name is taken
+   * @throws {Unavailable} networks cannot be made here (user mode), or the host refused
+   */
+  create(request: CreateNetworkRequest): Promise<NetworkInfo>;
+  /**
+   * Removes a network with all that belongs to it.
+   * @throws {NotFound} no such network
+   * @throws {Forbidden} it is always there, or containers are on it
+   */
+  remove(reference: string): Promise<void>;
   list(): NetworkInfo[];
   /**
    * @param reference a network's ID, name or unambiguous ID prefix
@@ -58,6 +92,8 @@ export interface AttachRequest {
   ipv6Address?: string;
   /** Names by which others on the network find the container, beside its own. */
   aliases?: string[];
+  /** Names by which this container finds others: name → the other's own name. */
+  links?: Record<string, string>;
   /** Chosen where absent. */
   macAddress?: string;
   /** A tap of `createTap` to plug in, instead of making one. */
@@ -113,6 +149,8 @@ export interface ContainerNames {
   /** Without the leading slash. */
   name: string;
   hostname: string;
+  /** Resolvers of its own (--dns), asked instead of the host's. */
+  dns?: string[];
 }
 
 /** One container's place in one network; plain JSON, kept in the container's record. */
@@ -128,10 +166,16 @@ export interface Endpoint {
   ipAddress: string;
   ipPrefixLen: number;
   gateway: string;
+  /** Likewise for IPv6; absent where the network has none. */
+  ipv6Address?: string;
+  ipv6PrefixLen?: number;
+  ipv6Gateway?: string;
   /** "" on the network `none`. */
   macAddress: string;
   /** Resolvers for /etc/resolv.conf. */
   nameservers: string[];
+  /** The resolver is hull's own name service, which knows the network's containers. */
+  named?: boolean;
   search: string[];
   /** The `options` line of /etc/resolv.conf. */
   dnsOptions: string[];
@@ -148,11 +192,21 @@ export interface NetworkInfo {
   /** One of the networks that are always there and cannot be removed. */
   predefined: boolean;
   internal: boolean;
+  attachable: boolean;
   enableIPv4: boolean;
-  subnets: { subnet: string; gateway: string }[];
+  enableIPv6: boolean;
+  subnets: SubnetInfo[];
+  ipamOptions?: Record<string, string>;
   options: Record<string, string>;
   labels: Record<string, string>;
   endpoints: EndpointInfo[];
+}
+
+export interface SubnetInfo {
+  subnet: string;
+  gateway: string;
+  ipRange?: string;
+  auxAddresses?: Record<string, string>;
 }
 
 export interface EndpointInfo {
@@ -162,4 +216,5 @@ export interface EndpointInfo {
   macAddress: string;
   /** With prefix length; "" where there is none. */
   ipv4Address: string;
+  ipv6Address: string;
 }

@@ -12,28 +12,27 @@ export interface Network {
   info(): NetworkInfo;
   /**
    * Gives a container its endpoint.
-   * @throws {Conflict} it has one already
+   * @throws {Forbidden} it has one already, or another one has the address
    * @throws {Unavailable} no address is free, or the host refused
    */
   attach(container: ContainerNames, request: AttachRequest): Promise<Endpoint>;
-  /** Takes a container's endpoint back, if it has one. */
-  detach(containerId: string): Promise<void>;
+  /**
+   * Takes a container's endpoint back, if it has one.
+   * @param keepTap the machine goes on running, with a tap that is then on no network
+   * @returns whether it had one
+   */
+  detach(containerId: string, keepTap?: boolean): Promise<boolean>;
+  rename(container: ContainerNames): void;
+  /** @throws {InvalidParameter} the network cannot give what a container asks for */
+  check(request: AttachRequest): void;
   /** Takes note of an endpoint that an earlier daemon gave. */
-  restore(container: ContainerNames, endpoint: Endpoint): void;
-  /** Where the network has taps: see NetworkService. */
-  readonly taps?: Taps;
+  restore(
+    container: ContainerNames,
+    endpoint: Endpoint,
+    request: AttachRequest,
+  ): void;
   /** Takes back what was neither restored nor attached. */
   removeOrphans(): Promise<void>;
   /** Finishes what is under way. Running containers keep their endpoints. */
   close(): Promise<void>;
-}
-
-/** Taps that are on no network. */
-export interface Taps {
-  /** @throws {Unavailable} the host refused */
-  create(): Promise<string>;
-  /** Deletes one in the background. */
-  discard(device: string): void;
-  /** Takes note of one that an earlier daemon made. */
-  restore(device: string): void;
 }

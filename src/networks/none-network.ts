@@ -1,6 +1,12 @@
 /** The network `none`: the machine gets no NIC, the container has its loopback device only. */
 import { Endpoints } from "./endpoints.js";
-import type { ContainerNames, Endpoint, NetworkInfo } from "./index.js";
+import { refuseOnPredefined } from "./endpoint-request.js";
+import type {
+  AttachRequest,
+  ContainerNames,
+  Endpoint,
+  NetworkInfo,
+} from "./index.js";
 import type { Network } from "./network.js";
 import { randomId, type NetworkRecord } from "./record.js";
 import type { Resolvers } from "./resolvers.js";
@@ -31,7 +37,9 @@ export class NoneNetwork implements Network {
       created: this.#record.created,
       predefined: true,
       internal: false,
+      attachable: false,
       enableIPv4: true,
+      enableIPv6: false,
       subnets: [],
       options: {},
       labels: {},
@@ -55,8 +63,16 @@ export class NoneNetwork implements Network {
     return endpoint;
   }
 
-  async detach(containerId: string): Promise<void> {
-    this.#endpoints.remove(containerId);
+  async detach(containerId: string): Promise<boolean> {
+    return this.#endpoints.remove(containerId) !== undefined;
+  }
+
+  rename(container: ContainerNames): void {
+    this.#endpoints.rename(container);
+  }
+
+  check(request: AttachRequest): void {
+    refuseOnPredefined(request);
   }
 
   restore(container: ContainerNames, endpoint: Endpoint): void {

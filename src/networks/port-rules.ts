@@ -12,7 +12,7 @@
  */
 import { writeFile } from "node:fs/promises";
 import { isIPv6 } from "node:net";
-import { formatSubnet, type Subnet } from "./ipv4.js";
+import { formatSubnet, type Subnet } from "./ip.js";
 import type { PortProtocol } from "./index.js";
 
 /** One published port. */
@@ -62,11 +62,6 @@ export function portMasquerade(bridge: string, subnet: Subnet): string[] {
     `ip saddr 127.0.0.0/8 oifname "${bridge}" ct status dnat masquerade`,
     `ip saddr ${formatSubnet(subnet)} oifname "${bridge}" ct status dnat masquerade`,
   ];
-}
-
-/** The rule of the chain `forward`, for one bridge, before the one that drops what nobody asked for. */
-export function portAccept(bridge: string): string {
-  return `oifname "${bridge}" ct status dnat accept`;
 }
 
 /** Lets the host's loopback reach a bridge. What a guest sends to 127.0.0.1 is dropped by the rules. */

@@ -178,7 +178,8 @@ export class Ports implements PortService {
   }
 
   #outward(endpoints: Endpoint[]): Endpoint | undefined {
-    return endpoints.find(({ nic }) => nic);
+    // An internal network has no gateway: nothing is published by way of it.
+    return endpoints.find(({ nic, gateway }) => nic && gateway);
   }
 
   async #apply(): Promise<void> {

@@ -1,10 +1,29 @@
 /** A network's record on disk. */
-import { mkdir, readFile, rename } from "node:fs/promises";
+import { mkdir, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { randomBytes } from "node:crypto";
 import type { Logger } from "pino";
 import writeFileAtomic from "write-file-atomic";
 import { z } from "zod";
+
+const specSchema = z.object({
+  name: z.string(),
+  internal: z.boolean(),
+  attachable: z.boolean(),
+  ipv4: z.boolean(),
+  ipv6: z.boolean(),
+  subnets: z.array(
+    z.object({
+      subnet: z.union([z.cidrv4(), z.cidrv6()]),
+      ipRange: z.union([z.cidrv4(), z.cidrv6()]).optional(),
+      gateway: z.union([z.ipv4(), z.ipv6()]).optional(),
+      auxAddresses: z.record(z.string(), z.union([z.ipv4(), z.ipv6()])),
+    }),
+  ),
+  ipamOptions: z.record(z.string(), z.string()).optional(),
+  options: z.record(z.string(), z.string()),
+  labels: z.record(z.string(), z.string()),
+});
 
 const recordSchema = z.object({
   version: z.literal(1),
@@ -14,16 +33,27 @@ const recordSchema = z.object({
   created: z.iso.datetime(),
   /** The host's own address with prefix length, where the network has a subnet. */
   gateway: z.cidrv4().optional(),
-  /** The address that was leased last. */
+  gateway6: z.cidrv6().optional(),
+  /** The addresses that were leased last. */
   lastAddress: z.ipv4().optional(),
+  lastAddress6: z.ipv6().optional(),
   leases: z
-    .array(z.object({ address: z.ipv4(), containerId: z.string() }))
+    .array(
+      z.object({
+        containerId: z.string(),
+        address: z.ipv4().optional(),
+        address6: z.ipv6().optional(),
+      }),
+    )
     .default([]),
+  /** Name of the Linux bridge, and what the user asked for: networks that users made. */
+  bridge: z.string().optional(),
+  spec: specSchema.optional(),
 });
 export type NetworkRecord = z.infer<typeof recordSchema>;
 
 /**
- * Keeps one network's record in a JSON file. Writing is put off and done in the background, because it
+ * Keeps one network's record in a JSON file. Leases are written later and in the background, because that
  * is in no start's way: a running container's own record has its endpoint too, and a lease that was not
  * written is claimed from there.
  */
@@ -32,6 +62,7 @@ export class RecordFile {
   readonly #log: Logger;
   #next: NetworkRecord | undefined;
   #writing: Promise<void> | undefined;
+  #removed = false;
 
   constructor(path: string, log: Logger) {
     this.#path = path;
@@ -43,6 +74,11 @@ export class RecordFile {
    * log.
    */
   async load(name: string): Promise<NetworkRecord> {
+    return (await this.read()) ?? newRecord(name);
+  }
+
+  /** As `load`, without making anything. */
+  async read(): Promise<NetworkRecord | undefined> {
     let text: string;
     try {
       text = await readFile(this.#path, "utf8");
@@ -50,7 +86,7 @@ export class RecordFile {
       if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
         throw error;
       }
-      return newRecord(name);
+      return undefined;
     }
     try {
       return recordSchema.parse(JSON.parse(text));
@@ -59,14 +95,32 @@ export class RecordFile {
       await rename(this.#path, aside);
       this.#log.error(
         { err: error, path: this.#path, aside },
-        "a network's record is damaged and was set aside; the network is made anew",
+        "a network's record is damaged and was set aside",
       );
-      return newRecord(name);
+      return undefined;
     }
+  }
+
+  /**
+   * Writes the record now.
+   * @throws the disk refused
+   */
+  async write(record: NetworkRecord): Promise<void> {
+    await this.flush();
+    await this.#put(record);
+  }
+
+  /** Deletes the file, and writes no more. */
+  async remove(): Promise<void> {
+    this.#removed = true;
+    this.#next = undefined;
+    await this.flush();
+    await rm(this.#path, { force: true });
   }
 
   /** Writes the record soon; of several in a row only the last one. */
   save(record: NetworkRecord): void {
+    if (this.#removed) return;
     this.#next = record;
     this.#writing ??= this.#write();
   }
@@ -76,17 +130,19 @@ export class RecordFile {
     await this.#writing;
   }
 
+  async #put(record: NetworkRecord): Promise<void> {
+    await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
+    await writeFileAtomic(this.#path, `${JSON.stringify(record, null, 2)}\n`, {
+      mode: 0o600,
+    });
+  }
+
   async #write(): Promise<void> {
     try {
-      await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
       while (this.#next) {
         const record = this.#next;
         this.#next = undefined;
-        await writeFileAtomic(
-          this.#path,
-          `${JSON.stringify(record, null, 2)}\n`,
-          { mode: 0o600 },
-        );
+        await this.#put(record);
       }
     } catch (error) {
       this.#log.error(
@@ -99,7 +155,7 @@ export class RecordFile {
   }
 }
 
-function newRecord(name: string): NetworkRecord {
+export function newRecord(name: string): NetworkRecord {
   return {
     version: 1,
     id: randomId(),

@@ -68,6 +68,14 @@ export async function hostResolvConf(
   };
 }
 
+/** The servers the host itself asks, and Docker's where it has none. */
+export async function hostNameservers(
+  path = "/etc/resolv.conf",
+): Promise<string[]> {
+  const { nameservers } = parseResolvConf(await readOrEmpty(path));
+  return nameservers.length > 0 ? nameservers : FALLBACK_NAMESERVERS;
+}
+
 async function readOrEmpty(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");

@@ -2,7 +2,14 @@
 import { isIP } from "node:net";
 import { InvalidParameter } from "../errors.js";
 import type { Endpoint } from "./index.js";
-import { hostResolvConf, type ResolvConf } from "./resolv-conf.js";
+import {
+  hostNameservers,
+  hostResolvConf,
+  type ResolvConf,
+} from "./resolv-conf.js";
+
+/** How long the host's resolvers are taken as read, in ms. */
+const UPSTREAMS_FOR = 2000;
 
 export interface ResolverSettings {
   /** Instead of the host's, where not empty. */
@@ -13,6 +20,7 @@ export interface ResolverSettings {
 
 export class Resolvers {
   readonly #settings: ResolverSettings;
+  #upstreams: { servers: string[]; until: number } | undefined;
   readonly #host: () => Promise<ResolvConf>;
 
   /** @throws {InvalidParameter} a resolver is no IP address */
@@ -28,6 +36,19 @@ export class Resolvers {
     }
     this.#settings = settings;
     this.#host = host;
+  }
+
+  /**
+   * The servers that the name service asks. It asks from the host, so that the host's loopback is fine.
+   */
+  async upstreams(): Promise<string[]> {
+    const { dns } = this.#settings;
+    if (dns.length > 0) return dns;
+    if (!this.#upstreams || this.#upstreams.until < Date.now()) {
+      const servers = await hostNameservers();
+      this.#upstreams = { servers, until: Date.now() + UPSTREAMS_FOR };
+    }
+    return this.#upstreams.servers;
   }
 
   /**

@@ -6,11 +6,12 @@ import { join } from "node:path";
 import { afterEach, test, type TestContext } from "node:test";
 import { pino } from "pino";
 import {
-  Conflict,
+  Forbidden,
   InvalidParameter,
   NotFound,
   Unavailable,
 } from "../errors.js";
+import { EventBus } from "../events.js";
 import type { ContainerNames } from "./index.js";
 import {
   insideNamespace,
@@ -52,6 +53,7 @@ async function open(
     dns: [],
     dnsSearch: [],
     dnsOptions: [],
+    events: new EventBus(),
     log,
     ...options,
   });
@@ -127,7 +129,7 @@ function userTests(): void {
     await networks.attach(container("a"), { network: "bridge" });
     await assert.rejects(
       networks.attach(container("a"), { network: "bridge" }),
-      Conflict,
+      Forbidden,
     );
     assert.deepEqual(
       networks.get("bridge").endpoints.map((member) => member.containerName),
@@ -259,7 +261,7 @@ function bridgeTests(): void {
     execFileSync("nft", ["delete", "table", "ip", "hulltest0"]);
 
     const after = await open(directory, { driver });
-    await after.restore(container("a"), a);
+    await after.restore(container("a"), a, { network: "bridge" });
     // Not handed out while it is not known whether its container still runs.
     const c = await after.attach(container("c"), { network: "bridge" });
     assert.equal(c.ipAddress, "172.17.0.4");
@@ -346,7 +348,7 @@ function bridgeTests(): void {
     }
     await assert.rejects(
       networks.attach(container("f"), { network: "bridge" }),
-      /no available IPv4 addresses in 10\.78\.0\.0\/29/,
+      /no available IPv4 addresses on this network's address pools: bridge/,
     );
     await networks.detach(container("b").id);
     const { ipAddress } = await networks.attach(container("f"), {

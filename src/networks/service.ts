@@ -3,13 +3,27 @@ import { access, constants, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Logger } from "pino";
 import {
+  Conflict,
+  Forbidden,
   InvalidParameter,
   NotFound,
   SystemError,
   Unavailable,
 } from "../errors.js";
+import type { EventBus } from "../events.js";
 import { BridgeNetwork } from "./bridge-network.js";
 import { hasTool } from "./command.js";
+import {
+  type CreateNetworkRequest,
+  invalidBridgeName,
+  isBridgeName,
+  isMtu,
+  networkSpec,
+} from "./create-request.js";
+import { openDefaultNetwork } from "./default-network.js";
+import { Firewall } from "./firewall.js";
+import { checkAddresses } from "./endpoint-request.js";
+import { type HostNetwork, recordFile, refusal } from "./host-network.js";
 import type {
   AttachRequest,
   ContainerNames,
@@ -17,12 +31,17 @@ import type {
   NetworkInfo,
   NetworkService,
 } from "./index.js";
-import type { Network, Taps } from "./network.js";
-import { Firewall } from "./firewall.js";
+import type { Network } from "./network.js";
 import { NoneNetwork } from "./none-network.js";
 import { Ports } from "./ports.js";
-import { RecordFile } from "./record.js";
 import { Resolvers, type ResolverSettings } from "./resolvers.js";
+import {
+  createUserNetwork,
+  noUserNetworks,
+  readUserNetworks,
+  reopenUserNetwork,
+  subnetsOf,
+} from "./user-networks.js";
 import { UserNetwork } from "./user-network.js";
 
 export interface NetworkOptions extends ResolverSettings {
@@ -30,16 +49,26 @@ export interface NetworkOptions extends ResolverSettings {
   directory: string;
   /** What carries the network `bridge`; `auto` takes the bridge where the host allows it. */
   driver: "auto" | "bridge" | "user";
-  /** Name of the Linux bridge and of the nftables table; another one for each daemon of a host. */
+  /** Name of the Linux bridge and of the nftables tables; another one for each daemon of a host. */
   bridge: string;
   /** The host's address on the bridge with prefix length; absent: chosen so that it collides with no route. */
   bridgeAddress?: string | undefined;
   mtu: number;
+  events: EventBus;
   log: Logger;
 }
 
+const DEFAULT = "bridge";
+/** What a record of `none`, which needs no host's part, is kept as. */
+const NONE = "none";
+
 export class Networks implements NetworkService {
+  readonly #options: NetworkOptions;
   readonly #networks: Network[];
+  /** Absent in user mode. */
+  readonly #host: HostNetwork | undefined;
+  /** Networks are made and removed one at a time, since their subnets must not overlap. */
+  #turn: Promise<unknown> = Promise.resolve();
 
   /**
    * Makes or takes over the daemon's networks, with the driver's choice and its reason in the log.
@@ -47,39 +76,44 @@ export class Networks implements NetworkService {
    * @throws {Unavailable} driver `bridge` was asked for and cannot be had
    */
   static async open(options: NetworkOptions): Promise<Networks> {
-    if (!/^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$/.test(options.bridge)) {
-      throw new InvalidParameter(
-        `invalid bridge name ${JSON.stringify(options.bridge)}: 1 to 15 letters, digits, ".", "_" and "-", beginning with a letter`,
-      );
+    if (!isBridgeName(options.bridge)) {
+      throw new InvalidParameter(invalidBridgeName(options.bridge));
     }
-    if (
-      !Number.isInteger(options.mtu) ||
-      options.mtu < 576 ||
-      options.mtu > 65535
-    ) {
+    if (!isMtu(options.mtu)) {
       throw new InvalidParameter(`invalid MTU ${options.mtu}: 576 to 65535`);
     }
+    const { directory, log, mtu } = options;
     const resolvers = new Resolvers(options);
     const firewall = new Firewall(options.bridge);
     // What was published is in the first rules that are written, before any container is found again.
     const ports = await Ports.open({
-      file: join(options.directory, "ports.json"),
+      file: join(directory, "ports.json"),
       firewall,
-      log: options.log,
+      log,
     });
-    const bridge = await openDefault(options, resolvers, firewall);
-    const file = recordFile(options, "none");
-    const record = await file.load("none");
+    const { network, host } = await openDefault(options, resolvers, firewall);
+    const file = recordFile(directory, NONE, log);
+    const record = await file.load(NONE);
     file.save(record);
     await file.flush();
-    return new Networks([bridge, new NoneNetwork(record, resolvers)], ports);
+    const networks = [network, new NoneNetwork(record, resolvers)];
+    if (host) {
+      for (const one of await readUserNetworks(directory, log)) {
+        networks.push(await reopenUserNetwork(one, { directory, host, mtu }));
+      }
+    }
+    return new Networks(options, networks, host, ports);
   }
 
   private constructor(
+    options: NetworkOptions,
     networks: Network[],
+    host: HostNetwork | undefined,
     readonly ports: Ports,
   ) {
+    this.#options = options;
     this.#networks = networks;
+    this.#host = host;
   }
 
   check(network: string): void {
@@ -95,47 +129,145 @@ export class Networks implements NetworkService {
     }
   }
 
+  checkRequest(request: AttachRequest): NetworkInfo | undefined {
+    this.check(request.network);
+    let network: Network;
+    try {
+      network = this.#find(request.network);
+    } catch (error) {
+      if (!(error instanceof NotFound)) throw error;
+      checkAddresses(request);
+      return undefined;
+    }
+    network.check(request);
+    return network.info();
+  }
+
   async attach(
     container: ContainerNames,
     request: AttachRequest,
   ): Promise<Endpoint> {
-    const { network } = request;
-    this.check(network);
-    return this.#find(network === "default" ? "bridge" : network).attach(
-      container,
-      request,
-    );
+    this.check(request.network);
+    const network = this.#find(request.network);
+    const endpoint = await network.attach(container, request);
+    this.#tell("connect", network, { container: container.id });
+    return endpoint;
   }
 
   async detach(containerId: string): Promise<void> {
     await this.ports.unpublish(containerId);
-    await Promise.all(
-      this.#networks.map((network) => network.detach(containerId)),
-    );
+    for (const network of this.#networks) {
+      if (await network.detach(containerId)) {
+        this.#tell("disconnect", network, { container: containerId });
+      }
+    }
+    this.#host?.dns.delete(containerId);
   }
 
-  async restore(container: ContainerNames, endpoint: Endpoint): Promise<void> {
+  async disconnect(containerId: string, reference: string): Promise<void> {
+    const network = this.#find(reference);
+    let there: boolean;
+    try {
+      there = await network.detach(containerId, true);
+    } catch (error) {
+      throw refusal(error);
+    }
+    if (!there) {
+      throw new SystemError(
+        `container ${containerId} is not connected to network ${network.name}`,
+      );
+    }
+    this.#tell("disconnect", network, { container: containerId });
+  }
+
+  rename(container: ContainerNames): void {
+    for (const network of this.#networks) network.rename(container);
+  }
+
+  async restore(
+    container: ContainerNames,
+    endpoint: Endpoint,
+    request: AttachRequest,
+  ): Promise<void> {
     const network =
       this.#networks.find(({ id }) => id === endpoint.networkId) ??
       this.#networks.find(({ name }) => name === endpoint.network);
-    network?.restore(container, endpoint);
+    network?.restore(container, endpoint, request);
+    await Promise.resolve();
   }
 
   async removeOrphans(): Promise<void> {
     await this.ports.removeOrphans();
     await Promise.all(this.#networks.map((network) => network.removeOrphans()));
+    const host = this.#host;
+    if (!host) return;
+    await host.guests.reset();
+    await host.taps.removeOthers(
+      () => new Set([...host.pluggedTaps, ...host.spareTaps]),
+    );
   }
 
   async createTap(): Promise<string | undefined> {
-    return this.#taps?.create();
+    return this.#host?.createTap();
   }
 
   discardTap(device: string): void {
-    this.#taps?.discard(device);
+    this.#host?.discardTap(device);
   }
 
   restoreTap(device: string): void {
-    this.#taps?.restore(device);
+    this.#host?.spareTaps.add(device);
+  }
+
+  create(request: CreateNetworkRequest): Promise<NetworkInfo> {
+    const { name } = networkSpec(request);
+    return this.#exclusive(async () => {
+      if (this.#networks.some((network) => network.name === name)) {
+        throw new Conflict(`network with name ${name} already exists`);
+      }
+      const host = this.#host;
+      if (!host) throw noUserNetworks();
+      const { directory, mtu } = this.#options;
+      const network = await createUserNetwork(request, this.#bridges, {
+        directory,
+        host,
+        mtu,
+      });
+      this.#networks.push(network);
+      this.#tell("create", network);
+      return network.info();
+    });
+  }
+
+  remove(reference: string): Promise<void> {
+    return this.#exclusive(async () => {
+      const network = this.#find(reference);
+      const { predefined, endpoints } = network.info();
+      if (predefined || !(network instanceof BridgeNetwork)) {
+        throw new Forbidden(
+          `${network.name} is a pre-defined network and cannot be removed`,
+        );
+      }
+      if (endpoints.length > 0) {
+        const users = endpoints.map(
+          ({ containerName, endpointId }) =>
+            `name:"${containerName}" id:"${endpointId.slice(0, 12)}"`,
+        );
+        throw new Forbidden(
+          `error while removing network: network ${network.name} has active endpoints (${users.join(", ")})`,
+        );
+      }
+      // From now on nobody finds it.
+      this.#networks.splice(this.#networks.indexOf(network), 1);
+      try {
+        await network.down();
+        await network.forget();
+      } catch (error) {
+        this.#networks.push(network);
+        throw error;
+      }
+      this.#tell("destroy", network);
+    });
   }
 
   list(): NetworkInfo[] {
@@ -148,15 +280,40 @@ export class Networks implements NetworkService {
 
   /** To be called when the daemon ends. Running containers keep their network. */
   async close(): Promise<void> {
+    await this.#turn;
     await this.ports.close();
     await Promise.all(this.#networks.map((network) => network.close()));
+    await this.#host?.close();
   }
 
-  get #taps(): Taps | undefined {
-    return this.#networks.find(({ taps }) => taps)?.taps;
+  get #bridges(): BridgeNetwork[] {
+    return this.#networks.filter((one) => one instanceof BridgeNetwork);
   }
 
-  #find(reference: string): Network {
+  #exclusive<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(change);
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  #tell(
+    action: string,
+    network: Network,
+    attributes: Record<string, string> = {},
+  ): void {
+    const type = network.info().driver;
+    this.#options.events.publish({
+      Type: "network",
+      Action: action,
+      Actor: {
+        ID: network.id,
+        Attributes: { ...attributes, name: network.name, type },
+      },
+    });
+  }
+
+  #find(given: string): Network {
+    const reference = given === "default" ? DEFAULT : given;
     const exact =
       this.#networks.find(({ id }) => id === reference) ??
       this.#networks.find(({ name }) => name === reference);
@@ -178,17 +335,13 @@ export class Networks implements NetworkService {
   }
 }
 
-function recordFile(options: NetworkOptions, name: string): RecordFile {
-  return new RecordFile(join(options.directory, `${name}.json`), options.log);
-}
-
 /** The network `bridge`, on the driver that was asked for or the best the host allows. */
 async function openDefault(
   options: NetworkOptions,
   resolvers: Resolvers,
   firewall: Firewall,
-): Promise<Network> {
-  const { log } = options;
+): Promise<{ network: Network; host?: HostNetwork }> {
+  const { directory, log } = options;
   let reason = "the configuration asks for it";
   if (options.driver !== "user") {
     try {
@@ -196,22 +349,23 @@ async function openDefault(
       if (lacks) {
         throw new Unavailable(lacks);
       }
-      const file = recordFile(options, "bridge");
-      const network = await BridgeNetwork.open({
-        record: await file.load("bridge"),
-        file,
-        resolvers,
-        firewall,
+      const user = await readUserNetworks(directory, log);
+      const opened = await openDefaultNetwork({
+        directory,
         bridge: options.bridge,
         address: options.bridgeAddress,
         mtu: options.mtu,
+        used: subnetsOf(user.map(({ record }) => record)),
+        resolvers,
+        firewall,
         log,
       });
+      const { subnets } = opened.network.info();
       log.info(
-        { bridge: options.bridge, subnet: network.subnet },
+        { bridge: options.bridge, subnet: subnets[0]?.subnet },
         "network driver: bridge and tap devices",
       );
-      return network;
+      return opened;
     } catch (error) {
       const refused =
         error instanceof Unavailable || error instanceof SystemError;
@@ -231,11 +385,11 @@ async function openDefault(
     { reason },
     "network driver: user mode; containers reach the outside, but not each other, and nobody reaches them",
   );
-  const file = recordFile(options, "user");
-  const record = await file.load("bridge");
+  const file = recordFile(directory, "user", log);
+  const record = await file.load(DEFAULT);
   file.save(record);
   await file.flush();
-  return new UserNetwork(record, resolvers);
+  return { network: new UserNetwork(record, resolvers) };
 }
 
 /** What the bridge driver needs and this host or user lacks, in words. */

@@ -1,7 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { formatSubnet, parseAddress, parseSubnet } from "./ipv4.js";
-import { chooseSubnet, collisions, DEFAULT_SUBNETS } from "./subnet-choice.js";
+import { formatSubnet, parseAddress, parseSubnet } from "./ip.js";
+import {
+  chooseSubnet,
+  collisions,
+  DEFAULT_SUBNETS,
+  randomIPv6Subnet,
+} from "./subnet-choice.js";
 
 const DEFAULT_ROUTE = { dst: "default", dev: "eth0" };
 
@@ -76,4 +81,18 @@ test("the default candidates do not overlap", () => {
   assert.equal(new Set(texts).size, 31);
   assert.equal(texts[14], "172.31.0.0/16");
   assert.equal(texts[30], "192.168.240.0/20");
+});
+
+test("subnets of other networks are passed over", () => {
+  const subnet = chooseSubnet([DEFAULT_ROUTE], [], "hull0", [
+    parseSubnet("172.17.0.0/16"),
+    parseSubnet("172.18.128.0/17"),
+  ]);
+  assert.equal(subnet && formatSubnet(subnet), "172.19.0.0/16");
+});
+
+test("an IPv6 subnet is a /64 of unique local addresses, another one each time", () => {
+  const [a, b] = [randomIPv6Subnet(), randomIPv6Subnet()].map(formatSubnet);
+  assert.match(a ?? "", /^fd[0-9a-f:]+::\/64$/);
+  assert.notEqual(a, b);
 });

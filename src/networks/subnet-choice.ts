@@ -1,11 +1,13 @@
 /** Which subnet a new network gets. */
+import { randomBytes } from "node:crypto";
 import {
+  type Address,
   contains,
-  formatAddress,
+  formatSubnet,
   overlaps,
   parseSubnet,
   type Subnet,
-} from "./ipv4.js";
+} from "./ip.js";
 
 /** Docker's default address pools, in its order: 172.17–172.31 as /16s, then 192.168 as /20s. */
 export const DEFAULT_SUBNETS: readonly Subnet[] = [
@@ -15,7 +17,7 @@ export const DEFAULT_SUBNETS: readonly Subnet[] = [
   ),
 ];
 
-/** A line of `ip -4 -json route`. */
+/** A line of `ip -json route`. */
 export interface Route {
   /** "default", an address or a subnet. */
   dst: string;
@@ -27,20 +29,28 @@ export interface Route {
  * route.
  * @param avoid single addresses that must stay reachable, such as the host's resolvers
  * @param ownDevice the bridge itself: a route over it is no obstacle
+ * @param used subnets of other networks
  * @returns undefined when none is free
  */
 export function chooseSubnet(
   routes: readonly Route[],
-  avoid: readonly number[],
+  avoid: readonly Address[],
   ownDevice: string,
+  used: readonly Subnet[] = [],
   candidates: readonly Subnet[] = DEFAULT_SUBNETS,
 ): Subnet | undefined {
-  const used = routesInUse(routes, ownDevice);
+  const taken = [...routesInUse(routes, ownDevice), ...used];
   return candidates.find(
     (candidate) =>
-      !used.some((subnet) => overlaps(candidate, subnet)) &&
+      !taken.some((subnet) => overlaps(candidate, subnet)) &&
       !avoid.some((address) => contains(candidate, address)),
   );
+}
+
+/** A /64 of unique local addresses (RFC 4193), whose random bits make it nobody else's. */
+export function randomIPv6Subnet(): Subnet {
+  const digits = `fd${randomBytes(7).toString("hex")}`;
+  return parseSubnet(`${digits.match(/.{4}/g)?.join(":")}::/64`);
 }
 
 /** The host's routes over other devices that a subnet would collide with, in words. */
@@ -51,7 +61,7 @@ export function collisions(
 ): string[] {
   return routesInUse(routes, ownDevice)
     .filter((used) => overlaps(subnet, used))
-    .map((used) => `${formatAddress(used.network)}/${used.prefix}`);
+    .map(formatSubnet);
 }
 
 function routesInUse(routes: readonly Route[], ownDevice: string): Subnet[] {

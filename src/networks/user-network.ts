@@ -5,8 +5,13 @@
  */
 import { macOf } from "./address-pool.js";
 import { Endpoints } from "./endpoints.js";
-import type { ContainerNames, Endpoint, NetworkInfo } from "./index.js";
-import { parseAddress } from "./ipv4.js";
+import { refuseOnPredefined } from "./endpoint-request.js";
+import type {
+  AttachRequest,
+  ContainerNames,
+  Endpoint,
+  NetworkInfo,
+} from "./index.js";
 import type { Network } from "./network.js";
 import { randomId, type NetworkRecord } from "./record.js";
 import type { Resolvers } from "./resolvers.js";
@@ -45,7 +50,9 @@ export class UserNetwork implements Network {
       created: this.#record.created,
       predefined: true,
       internal: false,
+      attachable: false,
       enableIPv4: true,
+      enableIPv6: false,
       subnets: [{ subnet: SUBNET, gateway: GATEWAY }],
       options: {},
       labels: {},
@@ -55,7 +62,7 @@ export class UserNetwork implements Network {
 
   async attach(container: ContainerNames): Promise<Endpoint> {
     this.#endpoints.refuseTwice(container, this.name);
-    const mac = macOf(parseAddress(ADDRESS));
+    const mac = macOf(ADDRESS);
     const endpoint: Endpoint = {
       network: this.name,
       networkId: this.id,
@@ -80,8 +87,16 @@ export class UserNetwork implements Network {
     return endpoint;
   }
 
-  async detach(containerId: string): Promise<void> {
-    this.#endpoints.remove(containerId);
+  async detach(containerId: string): Promise<boolean> {
+    return this.#endpoints.remove(containerId) !== undefined;
+  }
+
+  rename(container: ContainerNames): void {
+    this.#endpoints.rename(container);
+  }
+
+  check(request: AttachRequest): void {
+    refuseOnPredefined(request);
   }
 
   restore(container: ContainerNames, endpoint: Endpoint): void {

@@ -83,6 +83,7 @@ const results: {
       .optional(),
   }),
   freeze: empty,
+  network: empty,
   shutdown: empty,
 };
 

@@ -1,5 +1,5 @@
 /** A hulld under test: started, killed and started again over the same folders. */
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   closeSync,
@@ -195,6 +195,7 @@ export class Daemon {
       }
     }
     await sleep(50);
+    removeUserNetworks(this.dataRoot);
     if (!keep) rmSync(this.directory, { recursive: true, force: true });
   }
 
@@ -247,4 +248,20 @@ function processesNaming(text: string): number[] {
     }
   }
   return found.filter((pid) => pid !== process.pid);
+}
+
+/** Bridges of networks that a test made and, having failed, did not remove. */
+function removeUserNetworks(dataRoot: string): void {
+  const records = path.join(dataRoot, "networks");
+  if (!existsSync(records)) return;
+  for (const name of readdirSync(records)) {
+    if (!/^[0-9a-f]{64}\.json$/.test(name)) continue;
+    try {
+      execFileSync("ip", ["link", "del", `br-${name.slice(0, 12)}`], {
+        stdio: "ignore",
+      });
+    } catch {
+      // It had a name of its own, or was gone.
+    }
+  }
 }

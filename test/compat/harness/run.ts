@@ -186,7 +186,7 @@ function removeBridge(bridge: string): void {
   for (const link of links) {
     execFileSync("ip", ["link", "del", link], { stdio: "ignore" });
   }
-  for (const family of ["ip", "ip6"]) {
+  for (const family of ["ip", "ip6", "bridge"]) {
     try {
       execFileSync("nft", ["delete", "table", family, bridge], {
         stdio: "ignore",

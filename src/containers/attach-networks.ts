@@ -1,0 +1,133 @@
+/**
+ * A container's networks and its machine's NICs. A machine's NICs are there from its start and never
+ * change: each is a slot that a network may come into, also while the container runs.
+ */
+import type { InterfaceSetup } from "../../protocol/index.js";
+import type { Nic } from "../hypervisor/index.js";
+import type { ContainerNames, NetworkService } from "../networks/index.js";
+import type { Container } from "./container.js";
+import { portRequests } from "./port-requests.js";
+import type { ContainerRecord } from "./record.js";
+
+/** How many NICs a machine has, where networks are bridges. */
+export const NIC_SLOTS = 3;
+/** What a NIC is called on the wire until it is on a network, when the guest is told its address. */
+const UNUSED_MAC = "02:68:75:6c:6c:00";
+
+/** What networks know a container by. */
+export function namesOf(record: ContainerRecord): ContainerNames {
+  return {
+    id: record.id,
+    name: record.name,
+    hostname: record.config.Hostname,
+    dns: record.hostConfig.Dns ?? [],
+  };
+}
+
+/**
+ * Taps for all NICs of a new machine; none in user mode, and none for a container without a network,
+ * which never gets one.
+ */
+export async function createTaps(
+  record: ContainerRecord,
+  networks: NetworkService,
+): Promise<string[]> {
+  if (record.networks.some(({ network }) => network === "none")) return [];
+  const taps = await Promise.all(
+    Array.from({ length: NIC_SLOTS }, () => networks.createTap()),
+  );
+  return taps.flatMap((tap) => tap ?? []);
+}
+
+/**
+ * Gives a container that starts its endpoints: the i-th network the machine's i-th tap.
+ * @param taps of the machine, by slot
+ */
+export async function attachNetworks(
+  container: Container,
+  taps: string[],
+  networks: NetworkService,
+): Promise<void> {
+  const { record } = container;
+  record.taps = taps;
+  record.endpoints = [];
+  for (const request of record.networks) {
+    const slot = record.endpoints.length;
+    const tap = taps[slot];
+    const endpoint = await networks.attach(namesOf(record), {
+      ...request,
+      ...(tap !== undefined && { tap }),
+    });
+    request.networkId = endpoint.networkId;
+    place(endpoint.interface, slot);
+    record.endpoints.push(endpoint);
+  }
+  record.ports = await networks.ports.publish(
+    namesOf(record),
+    record.endpoints,
+    portRequests(record),
+  );
+}
+
+/** Puts an interface into a slot. */
+export function place(setup: InterfaceSetup | undefined, slot: number): void {
+  if (!setup) return;
+  setup.index = slot;
+  setup.name = `eth${slot}`;
+}
+
+/** The machine's NICs, by slot. */
+export function nicsOf({ taps, endpoints }: ContainerRecord): Nic[] {
+  if (!taps?.length) return endpoints.flatMap(({ nic }) => nic ?? []);
+  return taps.map((device, slot) => {
+    const used = endpoints.find((one) => one.interface?.index === slot);
+    return used?.nic ?? { kind: "tap", device, mac: UNUSED_MAC };
+  });
+}
+
+/** The first slot that no network is in. */
+export function freeSlot(record: ContainerRecord): number | undefined {
+  const used = record.endpoints.map((one) => one.interface?.index);
+  const slot = (record.taps ?? []).findIndex((_, at) => !used.includes(at));
+  return slot < 0 ? undefined : slot;
+}
+
+/**
+ * The default gateway of each family: of the network with the highest priority, and among equals of the
+ * one whose name comes first, as in Docker.
+ */
+export function defaultRoutes(
+  record: ContainerRecord,
+): { index: number; gateway: string }[] {
+  const priority = (network: string) =>
+    record.networks.find((one) => one.network === network)?.gwPriority ?? 0;
+  const ranked = [...record.endpoints].sort(
+    (a, b) =>
+      priority(b.network) - priority(a.network) ||
+      (a.network < b.network ? -1 : 1),
+  );
+  return [false, true].flatMap((ipv6) => {
+    for (const { interface: setup } of ranked) {
+      const gateway = setup?.gateways.find((one) => one.includes(":") === ipv6);
+      if (setup && gateway) return [{ index: setup.index, gateway }];
+    }
+    return [];
+  });
+}
+
+/** What the guest is told of its interfaces: default gateways only where they are the machine's. */
+export function interfacesOf(record: ContainerRecord): InterfaceSetup[] {
+  const routes = defaultRoutes(record);
+  return record.endpoints.flatMap(({ interface: setup }) =>
+    setup
+      ? [
+          {
+            ...setup,
+            gateways: routes
+              .filter(({ index }) => index === setup.index)
+              .map(({ gateway }) => gateway),
+          },
+        ]
+      : [],
+  );
+}
