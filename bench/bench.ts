@@ -3,7 +3,7 @@ import type { Engine } from "./engines/engine.js";
 import type { Hulld } from "./engines/hulld.js";
 import type { Images } from "./images.js";
 import type { NetworkSpace } from "./network-space.js";
-import { row, type Goal, type Row } from "./rows.js";
+import { row, type Goal, type Plot, type Row } from "./rows.js";
 import type { Scratch } from "./scratch.js";
 import { summarize } from "./statistics.js";
 
@@ -13,8 +13,12 @@ export interface Bench {
   images: Images;
   hull: Hulld;
   peers: Engine[];
+  /** Flags for every hulld. */
+  hulldFlags: readonly string[];
   /** Samples of each figure, after one that does not count. */
   repeats: number;
+  /** How many containers are running when starts are measured among them, ascending; 0 is the first. */
+  density: readonly number[];
   /** Says what goes on. */
   say(text: string): void;
 }
@@ -25,13 +29,22 @@ export interface Measure {
   run(bench: Bench): Promise<Row[]>;
 }
 
+export interface Figure {
+  name: string;
+  unit: string;
+  /** For hull's own figure; or for its ratio to dockerd's, which is whom the goals were set by. */
+  goal?: Goal | undefined;
+  repeats?: number;
+  plot?: Plot;
+}
+
 /**
  * Takes samples of hull and the peers in turn, so that all see the same moods of the machine.
  * @returns a row for each peer, or one without a peer where there is none
  */
 export async function sideBySide(
   bench: Bench,
-  what: { name: string; unit: string; goal?: Goal; repeats?: number },
+  what: Figure,
   peers: readonly Engine[],
   sample: (engine: Engine) => Promise<number>,
 ): Promise<Row[]> {
@@ -41,29 +54,36 @@ export async function sideBySide(
     what.repeats ?? bench.repeats,
     sample,
   );
-  const hull = summarize(samples.get(bench.hull) ?? []);
+  const of = (engine: Engine) => summarize(samples.get(engine) ?? []);
+  const hull = of(bench.hull);
   const { name, unit, goal } = what;
+  const plot = what.plot && { plot: what.plot };
   bench.say(`${name}: ${hull.median.toFixed(2)} ${unit}`);
   if (peers.length === 0) {
-    return [row({ name, unit, hull, goal })];
+    return [row({ name, unit, hull, goal, ...plot })];
   }
-  return peers.map((peer) =>
+  return peers.map((engine) =>
     row({
       name,
       unit,
       hull,
-      goal,
-      peer: { name: peer.name, summary: summarize(samples.get(peer) ?? []) },
+      goal:
+        goal?.of === "hull" || engine.name.startsWith("dockerd")
+          ? goal
+          : undefined,
+      peer: { name: engine.name, summary: of(engine) },
+      ...plot,
     }),
   );
 }
 
-async function interleaved(
-  engines: readonly Engine[],
+/** One sample of each engine in turn, again and again; the first round does not count. */
+export async function interleaved<E extends Engine, Sample = number>(
+  engines: readonly E[],
   repeats: number,
-  sample: (engine: Engine) => Promise<number>,
-): Promise<Map<Engine, number[]>> {
-  const samples = new Map<Engine, number[]>();
+  sample: (engine: E) => Promise<Sample>,
+): Promise<Map<E, Sample[]>> {
+  const samples = new Map<E, Sample[]>();
   for (let round = -1; round < repeats; round++) {
     for (const engine of engines) {
       const value = await sample(engine);

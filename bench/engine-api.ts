@@ -1,6 +1,7 @@
 /** As much of the Engine API as is measured, over a Unix socket. */
 import { request, type IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
+import type { StartReport } from "../src/containers/start-trace.js";
 
 /** A container's streams over a hijacked connection. */
 export interface Attached {
@@ -40,6 +41,30 @@ export class EngineApi {
   async wait(id: string): Promise<number> {
     const text = await this.#request("POST", `/containers/${id}/wait`);
     return (JSON.parse(text) as { StatusCode: number }).StatusCode;
+  }
+
+  /** A program's process on the host while it runs; hull: its machine's. */
+  async pid(id: string): Promise<number> {
+    const text = await this.#request("GET", `/containers/${id}/json`);
+    return (JSON.parse(text) as { State: { Pid: number } }).State.Pid;
+  }
+
+  /** hull: where the time of a container's start went. */
+  async trace(id: string): Promise<StartReport> {
+    const text = await this.#request(
+      "GET",
+      `/hull/containers/${id}/start-trace`,
+    );
+    return JSON.parse(text) as StartReport;
+  }
+
+  /** hull: whether machines are emulated here. */
+  async isEmulated(): Promise<boolean> {
+    const text = await this.#request("GET", "/info");
+    const { SecurityOptions } = JSON.parse(text) as {
+      SecurityOptions: string[];
+    };
+    return SecurityOptions.some((one) => one.includes("accelerator=tcg"));
   }
 
   async remove(id: string): Promise<void> {

@@ -8,6 +8,7 @@ import {
   type WrittenImage,
 } from "./image-layout.js";
 import type { NetworkSpace } from "./network-space.js";
+import { fileURLToPath } from "node:url";
 import { Background, findProgram, run } from "./processes.js";
 import type { Scratch } from "./scratch.js";
 
@@ -26,6 +27,8 @@ const LARGE_SOURCES = ["/usr/bin", "/usr/lib", "/usr/share"];
 export interface Images {
   /** busybox, and a file of text to stream. */
   small: string;
+  /** The program /marker, see instructions/marker.S. */
+  marker: string;
   large: string;
   largeImage: WrittenImage;
 }
@@ -62,8 +65,14 @@ export async function serveImages(
     largeLayers(),
     { Cmd: ["true"], Env: ENV },
   );
+  const marker = await writeImage(
+    await scratch.folder("image-marker"),
+    [[{ path: "marker", content: await markerProgram(scratch), mode: 0o755 }]],
+    { Cmd: ["/marker"], Env: ENV },
+  );
   return {
     small: await push(small, "bench/small"),
+    marker: await push(marker, "bench/marker"),
     large: await push(largeImage, "bench/large"),
     largeImage,
   };
@@ -86,6 +95,16 @@ function busyboxLayer(): ImageFile[] {
     },
     { path: "etc/group", content: Buffer.from("root:x:0:\n") },
   ];
+}
+
+async function markerProgram(scratch: Scratch): Promise<Buffer> {
+  const source = new URL("instructions/marker.S", import.meta.url);
+  const program = join(scratch.directory, "marker");
+  await run([
+    ...["gcc", "-static", "-nostdlib", "-s", "-o", program],
+    fileURLToPath(source),
+  ]);
+  return readFileSync(program);
 }
 
 /** Text as programs print it: lines of 100 characters, no two alike. */

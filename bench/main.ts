@@ -1,7 +1,7 @@
 /** `make bench`: measures hull beside its peers, prints a table and writes build/bench.json. */
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { arch, cpus, release, totalmem } from "node:os";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, InvalidArgumentError, Option } from "commander";
 import type { Bench, Measure } from "./bench.js";
@@ -11,12 +11,20 @@ import { startHulld } from "./engines/hulld.js";
 import { findPodman } from "./engines/podman.js";
 import { serveImages } from "./images.js";
 import { agentMeasure } from "./measures/agent.js";
+import { densityMeasure } from "./measures/density.js";
 import { execMeasure } from "./measures/exec.js";
+import {
+  BASELINE,
+  type Baseline,
+  instructionsMeasure,
+} from "./measures/instructions.js";
+import { parallelMeasure } from "./measures/parallel.js";
 import { pullMeasure } from "./measures/pull.js";
 import { runMeasure } from "./measures/run.js";
 import { startMeasure } from "./measures/start.js";
 import { streamsMeasure } from "./measures/streams.js";
 import { NetworkSpace } from "./network-space.js";
+import { plot } from "./plot.js";
 import { run } from "./processes.js";
 import { table, type Row } from "./rows.js";
 import { Scratch } from "./scratch.js";
@@ -28,6 +36,9 @@ const MEASURES: readonly Measure[] = [
   execMeasure,
   streamsMeasure,
   pullMeasure,
+  parallelMeasure,
+  densityMeasure,
+  instructionsMeasure,
 ];
 const PEERS = { dockerd: startDockerd, podman: findPodman };
 type PeerName = keyof typeof PEERS;
@@ -36,9 +47,11 @@ interface Options {
   repeats: number;
   only?: string[];
   peers: PeerName[];
+  density: number[];
   json: string;
-  markdown: string;
+  docs: string;
   hulldFlag: string[];
+  updateBaseline: boolean;
 }
 
 const project = (path: string) =>
@@ -73,12 +86,36 @@ function options(): Options {
       "where the rows go as JSON",
       project("build/bench.json"),
     )
-    .option(
-      "--markdown <file>",
-      "where the table of a whole run goes",
-      project("docs/bench/results.md"),
+    .addOption(
+      new Option(
+        "--density <containers>",
+        "how many idle containers to measure among, separated by commas",
+      )
+        .default([0, 50, 100], "0,50,100")
+        .argParser((text) => {
+          const levels = text.split(",").map(Number);
+          if (!levels.every((one) => Number.isInteger(one) && one >= 0)) {
+            throw new InvalidArgumentError("expected numbers, e.g. 0,50,100");
+          }
+          return levels.sort((a, b) => a - b);
+        }),
     )
-    .option("--hulld-flag <flags...>", "hand these to hulld", [])
+    .option(
+      "--docs <folder>",
+      "where results.md and results.svg of a whole run go",
+      project("docs/bench"),
+    )
+    .option(
+      "--hulld-flag <flag>",
+      "hand this to hulld; repeatable (--hulld-flag=--memory=256m)",
+      (flag: string, before: string[]) => [...before, flag],
+      [],
+    )
+    .option(
+      "--update-baseline",
+      "keep the instruction counts of this run as what later ones are held to",
+      false,
+    )
     .parse()
     .opts<Options>();
 }
@@ -110,13 +147,18 @@ async function measure(scratch: Scratch, given: Options): Promise<Row[]> {
   const surroundings = { scratch, space };
   say("making images");
   const images = await serveImages(scratch, space);
-  const hull = await startHulld(surroundings, given.hulldFlag);
+  const hull = await startHulld(surroundings, {
+    name: "hull",
+    flags: given.hulldFlag,
+  });
   const bench: Bench = {
     ...surroundings,
     images,
     hull,
     peers: await peers(given.peers, surroundings),
+    hulldFlags: given.hulldFlag,
     repeats: given.repeats,
+    density: given.density,
     say,
   };
   const engines = [hull, ...bench.peers];
@@ -159,13 +201,61 @@ async function main(): Promise<void> {
   } finally {
     await scratch.clean();
   }
+  const missed = rows.filter(
+    ({ mandatory, met }) => mandatory && met === false,
+  );
   const date = new Date().toISOString().slice(0, 10);
-  const text = `${table(rows)}\n\nMedians and 90th percentiles, ${date}, ${machine()}.\n`;
+  const caption = `Medians and 90th percentiles, ${date}, ${machine()}`;
+  const text = report(rows, caption);
   console.log(text);
   await write(given.json, `${JSON.stringify(rows, null, 2)}\n`);
   if (!given.only) {
-    await write(given.markdown, text);
+    await write(join(given.docs, "results.md"), text);
+    await write(join(given.docs, "results.svg"), plot(rows, caption));
   }
+  if (given.updateBaseline) {
+    await updateBaseline(rows);
+  } else {
+    for (const { name } of missed) say(`regression: ${name}`);
+    if (missed.length > 0) process.exitCode = 1;
+  }
+}
+
+function report(rows: readonly Row[], caption: string): string {
+  const figures = rows.filter(({ detail }) => !detail);
+  const details = rows.filter(({ detail }) => detail);
+  return [
+    "# Results",
+    "",
+    "![The same as bars](results.svg)",
+    "",
+    table(figures),
+    "",
+    ...(details.length > 0
+      ? [
+          "## Where the time of a start goes",
+          "",
+          "Parts overlap where things are done side by side; see [traces](../observability.md).",
+          "",
+          table(details),
+          "",
+        ]
+      : []),
+    `${caption}.`,
+    "",
+  ].join("\n");
+}
+
+/** Counts that were not taken keep their place. */
+async function updateBaseline(rows: readonly Row[]): Promise<void> {
+  const kept = JSON.parse(await readFile(BASELINE, "utf8")) as Baseline;
+  for (const { key, hull } of rows) {
+    const kind = /^instructions\.(.+)$/.exec(key ?? "")?.[1];
+    if (kind === "cold" || kind === "restored") {
+      kept[kind] = Math.round(hull * 1000) / 1000;
+    }
+  }
+  await write(BASELINE, `${JSON.stringify(kept, null, 2)}\n`);
 }
 
 await main().catch((error: unknown) => {

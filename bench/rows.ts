@@ -18,6 +18,22 @@ export interface Row {
   hullP90: number | null;
   peerP90: number | null;
   samples: number;
+  /** A part of the figure above it: in a table of its own. */
+  detail: boolean;
+  /** Where it is drawn. */
+  plot: Plot | null;
+  /** A goal that is missed fails the bench. */
+  mandatory: boolean;
+  /** For those who look for this row, however it is worded. */
+  key: string | null;
+}
+
+/** A bar of the plot. */
+export interface Plot {
+  /** What is compared, the title of a group of bars. */
+  group: string;
+  /** What hull's bar is called. */
+  label: string;
 }
 
 /** A goal for hull's own figure, or for its ratio to the peer's. */
@@ -33,6 +49,10 @@ export interface Measured {
   hull: Summary;
   peer?: { name: string; summary: Summary } | undefined;
   goal?: Goal | undefined;
+  detail?: boolean;
+  plot?: Plot | undefined;
+  mandatory?: boolean;
+  key?: string;
 }
 
 export function row(measured: Measured): Row {
@@ -50,6 +70,10 @@ export function row(measured: Measured): Row {
     hullP90: hull.count > 1 ? hull.p90 : null,
     peerP90: peer && peer.summary.count > 1 ? peer.summary.p90 : null,
     samples: hull.count,
+    detail: measured.detail ?? false,
+    plot: measured.plot ?? null,
+    mandatory: measured.mandatory ?? false,
+    key: measured.key ?? null,
   };
 }
 

@@ -21,7 +21,12 @@ export const execMeasure: Measure = {
     try {
       return await sideBySide(
         bench,
-        { name: "`docker exec CONTAINER true`, whole command", unit: "ms" },
+        {
+          name: "`docker exec CONTAINER true`, whole command",
+          unit: "ms",
+          goal: { of: "ratio", is: "at most", value: 1 },
+          plot: { group: "docker exec CONTAINER true", label: "hull" },
+        },
         bench.peers,
         (engine) => timeCli(engine, ["exec", NAME, "true"]),
       );

@@ -17,7 +17,12 @@ export const runMeasure: Measure = {
     return [
       ...(await sideBySide(
         bench,
-        { name: "`docker run --rm IMAGE true`, whole command", unit: "ms" },
+        {
+          name: "`docker run --rm IMAGE true`, whole command",
+          unit: "ms",
+          goal: { of: "ratio", is: "at most", value: 0.33 },
+          plot: { group: "docker run --rm IMAGE true", label: "hull" },
+        },
         bench.peers,
         (engine) => timeCli(engine, command([])),
       )),
@@ -26,6 +31,10 @@ export const runMeasure: Measure = {
         {
           name: "`docker run --rm --network none IMAGE true`, whole command",
           unit: "ms",
+          plot: {
+            group: "docker run --rm --network none IMAGE true",
+            label: "hull",
+          },
         },
         bench.peers,
         (engine) => timeCli(engine, command(["--network", "none"])),

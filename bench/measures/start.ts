@@ -1,95 +1,127 @@
 /** From the API's start to the first byte of the container's output, and where the time goes. */
-import { readFile } from "node:fs/promises";
-import { sideBySide, type Bench, type Measure } from "../bench.js";
-import type { EngineApi } from "../engine-api.js";
+import type { StartReport } from "../../src/containers/start-trace.js";
+import { interleaved, type Bench, type Measure } from "../bench.js";
 import type { Engine } from "../engines/engine.js";
-import { row, type Row } from "../rows.js";
-import { summarize } from "../statistics.js";
+import { firstByte } from "../first-byte.js";
+import { sleep } from "../processes.js";
+import { row, type Goal, type Row } from "../rows.js";
+import { COLD, RESTORED, startHulldFor } from "../start-ways.js";
+import { summarize, type Summary } from "../statistics.js";
+
+const GROUP = "API start → first byte of output";
+/** Between two samples, so that the pool is full again, as it is for a user who types. */
+const PAUSE_MS = 1500;
+
+interface Way {
+  engine: Engine & { api: NonNullable<Engine["api"]> };
+  label: string;
+  goal?: Goal;
+  ms: number[];
+  traces: StartReport[];
+}
 
 export const startMeasure: Measure = {
   name: "start",
   async run(bench) {
-    const peers = bench.peers.filter(({ api }) => api);
-    const started: string[] = [];
-    const rows = await sideBySide(
-      bench,
-      { name: "API start → first byte of output, cold boot", unit: "ms" },
-      peers,
-      async (engine: Engine) => {
-        if (!engine.api) {
-          throw new Error(`${engine.name} has no API`);
-        }
-        const { id, ms } = await firstByte(engine.api, bench.images.small);
-        if (engine === bench.hull) {
-          started.push(id);
-        }
-        return ms;
-      },
-    );
-    return [...rows, ...(await spanRows(bench, started.slice(1)))];
+    const emulated = await bench.hull.api.isEmulated();
+    const atMost = (value: number): Goal => ({
+      of: "hull",
+      is: "at most",
+      value,
+    });
+    const way = (engine: Way["engine"], label: string, goal?: Goal): Way => ({
+      engine,
+      label,
+      ...(goal && { goal }),
+      ms: [],
+      traces: [],
+    });
+    const ways = [way(bench.hull, "default", atMost(30))];
+    const restored = await startHulldFor(bench, "restored", RESTORED.flags);
+    const cold = await startHulldFor(bench, "cold", COLD.flags);
+    if (restored) {
+      ways.push(way(restored, "restored", atMost(emulated ? 120 : 60)));
+    }
+    if (cold) ways.push(way(cold, "cold boot"));
+    const peers = bench.peers.flatMap((engine) => {
+      const { api } = engine;
+      return api ? [way({ ...engine, api }, engine.name)] : [];
+    });
+    const all = new Map([...ways, ...peers].map((one) => [one.engine, one]));
+
+    await interleaved([...all.keys()], bench.repeats, async (engine) => {
+      const own = ways.some((one) => one.engine === engine);
+      if (engine === bench.hull) await sleep(PAUSE_MS);
+      const sample = await firstByte(engine.api, bench.images.small, own);
+      const found = all.get(engine);
+      found?.ms.push(sample.ms);
+      if (sample.trace) found?.traces.push(sample.trace);
+    });
+    await restored?.stop();
+    await cold?.stop();
+    // The first round was the warm-up.
+    for (const one of all.values()) {
+      one.ms.shift();
+      one.traces.shift();
+    }
+    const peer = peers[0] && {
+      name: peers[0].label,
+      summary: summarize(peers[0].ms),
+    };
+    return ways.flatMap((one) => wayRows(bench, one, peer));
   },
 };
 
-async function firstByte(
-  api: EngineApi,
-  image: string,
-): Promise<{ id: string; ms: number }> {
-  const id = await api.create(image, ["echo", "ready"]);
-  const { socket, head } = await api.attach(id, false);
-  const seen = new Promise<number>((resolve, reject) => {
-    if (head.length > 0) {
-      resolve(performance.now());
-    }
-    socket.once("data", () => resolve(performance.now()));
-    socket.once("close", () => reject(new Error("no output came")));
-  });
-  const begin = performance.now();
-  const [at] = await Promise.all([seen, api.start(id)]);
-  await api.wait(id);
-  socket.destroy();
-  await api.remove(id);
-  return { id, ms: at - begin };
-}
-
-/** A line of hull's log that tells of a start. */
-interface StartLine {
-  container?: string;
-  spans?: { name: string; ms: number }[];
-  setup?: { step: string; ms: number }[];
-}
-
-/** The daemon's own spans of the starts that were measured, one row a span. */
-async function spanRows(
+function wayRows(
   bench: Bench,
-  containers: readonly string[],
-): Promise<Row[]> {
-  const wanted = new Set(containers);
-  const spans = new Map<string, number[]>();
-  for (const text of (await readFile(bench.hull.log, "utf8")).split("\n")) {
-    const line = parse(text);
-    if (!line?.container || !wanted.has(line.container)) {
-      continue;
-    }
-    const parts = [
-      ...(line.spans ?? []),
-      ...(line.setup ?? []).map(({ step, ms }) => ({
-        name: `setup: ${step}`,
-        ms,
-      })),
-    ];
-    for (const { name, ms } of parts) {
-      spans.set(name, [...(spans.get(name) ?? []), ms]);
-    }
+  { label, goal, ms, traces }: Way,
+  peer: { name: string; summary: Summary } | undefined,
+): Row[] {
+  const kinds = new Map<string, number>();
+  for (const { kind = "?" } of traces) {
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1);
   }
-  return [...spans].map(([name, samples]) =>
-    row({ name: `– of this, ${name}`, unit: "ms", hull: summarize(samples) }),
-  );
+  const told = [...kinds].map(([kind, count]) => `${count} ${kind}`).join(", ");
+  const name = `${GROUP}, ${label} (${told})`;
+  const hull = summarize(ms);
+  bench.say(`${name}: ${hull.median.toFixed(1)} ms`);
+  return [
+    row({
+      name,
+      unit: "ms",
+      hull,
+      peer,
+      goal,
+      plot: {
+        group: GROUP,
+        label: label === "default" ? "hull" : `hull, ${label}`,
+      },
+    }),
+    ...spanRows(label, traces),
+  ];
 }
 
-function parse(text: string): StartLine | undefined {
-  try {
-    return JSON.parse(text) as StartLine;
-  } catch {
-    return undefined;
+/** One row a span, in the order they begin in. */
+function spanRows(label: string, traces: readonly StartReport[]): Row[] {
+  const spans = new Map<string, { at: number[]; ms: number[] }>();
+  for (const trace of traces) {
+    for (const { name, at, ms } of trace.spans) {
+      const all = spans.get(name) ?? { at: [], ms: [] };
+      all.at.push(at);
+      all.ms.push(ms);
+      spans.set(name, all);
+    }
   }
+  return [...spans]
+    .map(([name, { at, ms }]) => ({
+      at: summarize(at).median,
+      made: row({
+        name: `start, ${label}: ${name}`,
+        unit: "ms",
+        hull: summarize(ms),
+        detail: true,
+      }),
+    }))
+    .sort((a, b) => a.at - b.at)
+    .map(({ made }) => made);
 }
