@@ -91,7 +91,7 @@ export interface Hello {
   version: string;
   /** Kernel release of the guest, e.g. "6.12.43". */
   kernel: string;
-  /** The guest's boot ID: another one means another boot. */
+  /** The guest's boot ID: another one means another boot. "" before `setup`. */
   bootId: string;
   /** Milliseconds since the guest's kernel started. */
   uptimeMs: number;

@@ -34,7 +34,7 @@ import { Failure, describe, toAgentError } from "./failure.js";
 import { FileProcess, checkFileWork } from "./file-work.js";
 import { readText } from "./files.js";
 import { EventLoop } from "./loop.js";
-import { changeNetwork } from "./network.js";
+import { GuestNetwork } from "./network.js";
 import { listProcesses } from "./process-list.js";
 import type { Process, ProcessContext } from "./process.js";
 import { ProgramProcess } from "./program-process.js";
@@ -62,7 +62,7 @@ export class Agent implements Receiver {
     O_RDONLY,
     0,
   );
-  private readonly bootId = readText("/proc/sys/kernel/random/boot_id").trim();
+  private readonly network = new GuestNetwork();
   private container: Container | undefined;
   private setupBegun = false;
   private init: { pid: number; pidfd: number } | undefined;
@@ -166,7 +166,7 @@ export class Agent implements Receiver {
       case "network":
         if (!this.container)
           throw refused("invalid", "this machine was not set up");
-        changeNetwork(request.args);
+        this.network.change(request.args);
         rewriteFiles(request.args.files);
         return {};
       case "shutdown":
@@ -179,7 +179,10 @@ export class Agent implements Receiver {
       protocol: PROTOCOL_VERSION,
       version: AGENT_VERSION,
       kernel: sys.release(),
-      bootId: this.bootId,
+      // The kernel makes it up when it is first read: in a template that would be all clones' one.
+      bootId: this.container
+        ? readText("/proc/sys/kernel/random/boot_id").trim()
+        : "",
       uptimeMs: sys.clock(CLOCK_BOOTTIME),
       agent: { residentBytes: residentBytes(), readyMs: this.readyMs },
       ready: this.container !== undefined,
@@ -195,7 +198,7 @@ export class Agent implements Receiver {
     if (this.setupBegun)
       throw refused("invalid", "this machine was set up before");
     this.setupBegun = true;
-    const { container, result } = setUpContainer(args);
+    const { container, result } = setUpContainer(args, this.network);
     this.container = container;
     this.watchMemory();
     return result;

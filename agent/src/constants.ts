@@ -49,6 +49,7 @@ export const CLONE_NEWCGROUP = 0x02000000;
 export const CLONE_NEWUTS = 0x04000000;
 export const CLONE_NEWIPC = 0x08000000;
 export const CLONE_NEWPID = 0x20000000;
+export const CLONE_NEWNET = 0x40000000;
 
 export const PR_CAPBSET_DROP = 24;
 export const PR_SET_KEEPCAPS = 8;

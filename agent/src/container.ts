@@ -6,7 +6,7 @@ import { AT_FDCWD, CLOCK_MONOTONIC, O_RDWR } from "./constants.js";
 import { filterDevices } from "./device-filter.js";
 import { makeDevices } from "./devices.js";
 import { Failure, step } from "./failure.js";
-import { setUpNetwork } from "./network.js";
+import type { GuestNetwork } from "./network.js";
 import { mountExtra, mountFiles, mountRoot, mountSys } from "./rootfs.js";
 
 export interface Container {
@@ -18,7 +18,10 @@ export interface Container {
 }
 
 /** Does everything of `setup`, in the order that safety asks for: clock and random numbers first. */
-export function setUpContainer(setup: Setup): {
+export function setUpContainer(
+  setup: Setup,
+  network: GuestNetwork,
+): {
   container: Container;
   result: SetupResult;
 } {
@@ -32,7 +35,7 @@ export function setUpContainer(setup: Setup): {
 
   timed("clock", () => step("set the clock", () => sys.setClock(setup.time)));
   timed("entropy", () => reseed(setup.entropy));
-  timed("network", () => setUpNetwork(setup.network));
+  timed("network", () => network.setUp(setup.network));
   timed("rootfs", () => mountRoot(setup.rootfs));
   const terminals = timed("dev", () =>
     makeDevices(setup.shmSize, setup.privileged),

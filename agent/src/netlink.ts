@@ -19,6 +19,7 @@ const RTM_NEWROUTE = 24;
 const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
+const IFLA_NET_NS_FD = 28;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_BROADCAST = 4;
@@ -39,6 +40,8 @@ export interface LinkChange {
   mac?: AddressBytes;
   mtu?: number;
   up?: boolean;
+  /** Moves it into the network namespace of this descriptor; what is set beside it is set there. */
+  namespace?: number;
 }
 
 /** What the kernel said to one message; `errno` is 0 for done. */
@@ -78,6 +81,8 @@ export class NetlinkBatch {
     }
     if (change.mac) this.attribute(IFLA_ADDRESS, change.mac);
     if (change.mtu) this.attribute(IFLA_MTU, u32Bytes(change.mtu));
+    if (change.namespace !== undefined)
+      this.attribute(IFLA_NET_NS_FD, u32Bytes(change.namespace));
     this.finish();
   }
 

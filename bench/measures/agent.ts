@@ -1,6 +1,7 @@
 /** The agent's size, on disk and in the guest's memory, and how soon it is ready. */
 import { stat } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
+import pino from "pino";
 import type { AgentClient } from "../../src/hypervisor/index.js";
 import { QemuHypervisor } from "../../src/hypervisor/qemu/driver.js";
 import type { Bench, Measure } from "../bench.js";
@@ -25,6 +26,8 @@ export const agentMeasure: Measure = {
       accelerator: "auto",
       stateDirectory: directory,
       runDirectory: `${directory}/run`,
+      machineRoot: `${directory}/m`,
+      log: pino({ enabled: false }),
     });
     const samples: Sample[] = [];
     for (let round = -1; round < bench.repeats; round++) {
@@ -67,13 +70,15 @@ async function observe(
   hypervisor: QemuHypervisor,
   round: number,
 ): Promise<Sample> {
-  const machine = await hypervisor.start({
-    id: `bench-agent-${round}`,
-    directory: await bench.scratch.folder(`agent/${round}`),
+  const blank = await hypervisor.prepare({
     memoryBytes: GUEST_MEMORY,
     vcpus: 1,
+  });
+  const machine = await blank.start({
+    id: `bench-agent-${round}`,
+    directory: await bench.scratch.folder(`agent/${round}`),
     disks: [],
-    nics: [],
+    forwards: [],
   });
   try {
     await machine.agent.hello;

@@ -3,16 +3,10 @@
  * change: each is a slot that a network may come into, also while the container runs.
  */
 import type { InterfaceSetup } from "../../protocol/index.js";
-import type { Nic } from "../hypervisor/index.js";
 import type { ContainerNames, NetworkService } from "../networks/index.js";
 import type { Container } from "./container.js";
 import { portRequests } from "./port-requests.js";
 import type { ContainerRecord } from "./record.js";
-
-/** How many NICs a machine has, where networks are bridges. */
-export const NIC_SLOTS = 3;
-/** What a NIC is called on the wire until it is on a network, when the guest is told its address. */
-const UNUSED_MAC = "02:68:75:6c:6c:00";
 
 /** What networks know a container by. */
 export function namesOf(record: ContainerRecord): ContainerNames {
@@ -25,31 +19,16 @@ export function namesOf(record: ContainerRecord): ContainerNames {
 }
 
 /**
- * Taps for all NICs of a new machine; none in user mode, and none for a container without a network,
- * which never gets one.
- */
-export async function createTaps(
-  record: ContainerRecord,
-  networks: NetworkService,
-): Promise<string[]> {
-  if (record.networks.some(({ network }) => network === "none")) return [];
-  const taps = await Promise.all(
-    Array.from({ length: NIC_SLOTS }, () => networks.createTap()),
-  );
-  return taps.flatMap((tap) => tap ?? []);
-}
-
-/**
  * Gives a container that starts its endpoints: the i-th network the machine's i-th tap.
  * @param taps of the machine, by slot
  */
 export async function attachNetworks(
   container: Container,
-  taps: string[],
+  taps: readonly string[],
   networks: NetworkService,
 ): Promise<void> {
   const { record } = container;
-  record.taps = taps;
+  record.taps = [...taps];
   record.endpoints = [];
   for (const request of record.networks) {
     const slot = record.endpoints.length;
@@ -74,15 +53,6 @@ export function place(setup: InterfaceSetup | undefined, slot: number): void {
   if (!setup) return;
   setup.index = slot;
   setup.name = `eth${slot}`;
-}
-
-/** The machine's NICs, by slot. */
-export function nicsOf({ taps, endpoints }: ContainerRecord): Nic[] {
-  if (!taps?.length) return endpoints.flatMap(({ nic }) => nic ?? []);
-  return taps.map((device, slot) => {
-    const used = endpoints.find((one) => one.interface?.index === slot);
-    return used?.nic ?? { kind: "tap", device, mac: UNUSED_MAC };
-  });
 }
 
 /** The first slot that no network is in. */

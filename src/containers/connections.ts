@@ -1,4 +1,5 @@
 /** Connecting containers to networks and disconnecting them: `docker network connect` and `disconnect`. */
+import { NIC_SLOTS } from "../hypervisor/index.js";
 import type { Logger } from "pino";
 import type { NetworkChange } from "../../protocol/index.js";
 import {
@@ -9,13 +10,7 @@ import {
   SystemError,
 } from "../errors.js";
 import type { NetworkService } from "../networks/index.js";
-import {
-  defaultRoutes,
-  freeSlot,
-  namesOf,
-  NIC_SLOTS,
-  place,
-} from "./attach-networks.js";
+import { defaultRoutes, freeSlot, namesOf, place } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import { portRequests } from "./port-requests.js";
 import { networkFiles } from "./network-files.js";

@@ -253,10 +253,12 @@ export class ContainerFiles {
     const offline = await OfflineMachine.boot(
       hypervisor,
       {
-        id: record.id,
-        directory,
         memoryBytes: machineMemory({}, defaults),
         vcpus: machineCpus({}, defaults),
+      },
+      {
+        id: record.id,
+        directory,
         disks: [
           await images.disk(record.imageId),
           {
@@ -264,7 +266,7 @@ export class ContainerFiles {
             readonly: false,
           },
         ],
-        nics: [],
+        forwards: [],
       },
       {
         ...setup,

@@ -2,35 +2,24 @@
  * What happens to a container between create and remove: start, the end of its process, restarts by
  * policy, stop, kill, pause. Docker's state machine, with a machine in the place of a process.
  */
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { INIT_PROCESS, type ProcessExit } from "../../protocol/index.js";
 import { Conflict, NotModified, SystemError } from "../errors.js";
-import type {
-  Hypervisor,
-  Machine,
-  MachineExit,
-  MachineSpec,
-} from "../hypervisor/index.js";
+import type { Hypervisor, Machine, MachineExit } from "../hypervisor/index.js";
 import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
 import type { Volumes } from "../volumes/index.js";
-import { attachNetworks, createTaps, nicsOf } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import type { Tell } from "./container-events.js";
 import { type Execs, notRunning } from "./execs.js";
 import type { HealthMonitors } from "./health.js";
 import { timestamp } from "./log/json-file.js";
 import { MachineFiles } from "./machine-files.js";
-import {
-  initSpawn,
-  type MachineDefaults,
-  machineCpus,
-  machineMemory,
-  setupOf,
-} from "./machine-spec.js";
+import { initSpawn, type MachineDefaults, setupOf } from "./machine-spec.js";
+import { startMachine } from "./machine-start.js";
 import { type Mounts, prepareMounts, tellMounts } from "./mounts/start.js";
 import { restartDelay, restartsAfterExit } from "./restart-policy.js";
 import { signalNumber } from "./signals.js";
@@ -139,36 +128,23 @@ export class Lifecycle {
     mounts: Mounts,
   ): Promise<void> {
     const { record } = container;
-    const { images, hypervisor, networks } = this.#options;
     const directory = this.#machineDirectory(container);
-    const [image] = await Promise.all([
-      trace.span("image", images.disk(record.imageId)),
-      trace.span(
-        "network",
-        createTaps(record, networks).then((taps) =>
-          attachNetworks(container, taps, networks),
-        ),
-      ),
-      trace.span("folder", freshDirectory(directory)),
-      trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
-    ]);
-    const machine = await trace.machine(
-      hypervisor.start(this.#machineSpec(container, directory, image)),
+    const machine = await startMachine(
+      container,
+      directory,
+      this.#options,
+      trace,
     );
     container.machine = machine;
     container.nextProcess = INIT_PROCESS + 1;
     record.machine = machine.record;
     const startedAt = timestamp();
     record.run = { startedAt };
-    // On disk while the guest boots: a daemon killed from here on finds the machine again.
+    // On disk while the guest works: a daemon killed from here on finds the machine again.
     const saved = container.save();
     this.#watch(container, machine);
     container.stdio.connectOutput(machine.agent, INIT_PROCESS);
-    await Promise.all([
-      trace.span("hello", machine.agent.hello),
-      trace.span("record", saved),
-      trace.span("shares", mounts.serve(machine.shareSocket, directory)),
-    ]);
+    await trace.span("shares", mounts.serve(machine.shareSocket, directory));
     const setup = trace.setup(
       mounts.filledBy(
         machine.agent.request("setup", setupOf(record, mounts.shares)),
@@ -179,7 +155,7 @@ export class Lifecycle {
     container.stdio.connectInput(
       record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
     );
-    await requests;
+    await Promise.all([requests, trace.span("record", saved)]);
     record.state.startedAt = startedAt;
     this.#running(container);
     await container.save();
@@ -194,29 +170,6 @@ export class Lifecycle {
     state.pid = Number(machine?.["pid"] ?? 0);
     this.#options.tell(container, "start");
     this.#options.health.begin(container);
-  }
-
-  #machineSpec(
-    container: Container,
-    directory: string,
-    image: MachineSpec["disks"][number],
-  ): MachineSpec {
-    const { record } = container;
-    const { defaults } = this.#options;
-    return {
-      id: record.id,
-      directory,
-      memoryBytes: machineMemory(record.hostConfig, defaults),
-      vcpus: machineCpus(record.hostConfig, defaults),
-      disks: [
-        image,
-        {
-          parts: [{ path: container.writableDisk, bytes: record.diskBytes }],
-          readonly: false,
-        },
-      ],
-      nics: nicsOf(record),
-    };
   }
 
   /** Below it each machine has a folder for its sockets. */
@@ -671,12 +624,6 @@ export class Lifecycle {
       width: String(columns),
     });
   }
-}
-
-/** What an earlier run left in a machine's folder is of no use to the next. */
-async function freshDirectory(directory: string): Promise<void> {
-  await rm(directory, { recursive: true, force: true });
-  await mkdir(directory, { recursive: true, mode: 0o700 });
 }
 
 async function shutdown(machine: Machine): Promise<void> {

@@ -1,7 +1,7 @@
 /** What a user asks of networks for a container: EndpointSettings of the Engine API, and the modes. */
+import { NIC_SLOTS } from "../hypervisor/index.js";
 import { z } from "zod";
 import { InvalidParameter, NotImplemented } from "../errors.js";
-import { NIC_SLOTS } from "./attach-networks.js";
 import type { CreateRequest } from "./create-request.js";
 import type { NetworkRequest } from "./record.js";
 

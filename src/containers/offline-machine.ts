@@ -4,7 +4,12 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { Setup } from "../../protocol/index.js";
-import type { Hypervisor, Machine, MachineSpec } from "../hypervisor/index.js";
+import type {
+  Hypervisor,
+  Machine,
+  MachineSize,
+  MachineSpec,
+} from "../hypervisor/index.js";
 import { MachineFiles } from "./machine-files.js";
 
 /** How long it waits for the next user, in ms: `docker cp` makes two requests. */
@@ -36,13 +41,14 @@ export class OfflineMachine {
    */
   static async boot(
     hypervisor: Hypervisor,
+    size: MachineSize,
     spec: MachineSpec,
     setup: Setup,
     onIdle: () => void,
   ): Promise<OfflineMachine> {
-    const machine = await hypervisor.start(spec);
+    const blank = await hypervisor.prepare(size);
+    const machine = await blank.start(spec);
     try {
-      await machine.agent.hello;
       await machine.agent.request("setup", setup);
     } catch (error) {
       await machine.kill();

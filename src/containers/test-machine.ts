@@ -10,6 +10,7 @@ import type {
 import type { AgentFailure } from "../hypervisor/index.js";
 import {
   type AgentClient,
+  type BlankMachine,
   type Hypervisor,
   type HypervisorInfo,
   type InputStream,
@@ -85,8 +86,9 @@ export class TestMachine implements Machine, AgentClient {
     return {};
   }
 
-  onEvent(listener: (event: AgentEvent) => void): void {
+  onEvent(listener: (event: AgentEvent) => void): () => void {
     this.#listeners.push(listener);
+    return () => undefined;
   }
 
   output(process: number, _channel: number, sink: OutputSink): void {
@@ -169,11 +171,21 @@ export class TestHypervisor implements Hypervisor {
     return Promise.reject(new Error("not asked in these tests"));
   }
 
-  start(spec: MachineSpec): Promise<Machine> {
-    const machine = new TestMachine(spec);
-    this.machines.push(machine);
-    this.onStart(machine);
-    return Promise.resolve(machine);
+  prepare(): Promise<BlankMachine> {
+    return Promise.resolve({
+      taps: [],
+      start: (spec: MachineSpec): Promise<Machine> => {
+        const machine = new TestMachine(spec);
+        this.machines.push(machine);
+        this.onStart(machine);
+        return Promise.resolve(machine);
+      },
+      discard: () => undefined,
+    });
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
   }
 
   reattach(): Promise<undefined> {

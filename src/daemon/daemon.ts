@@ -121,7 +121,11 @@ export class Daemon {
       accelerator: config.accel,
       stateDirectory: dataRoot,
       runDirectory: path.join(execRoot, "trial"),
+      machineRoot: path.join(execRoot, "m"),
+      taps: networks,
+      log,
     });
+    this.#closers.push(() => hypervisor.close());
     // The trial boot may take seconds; whoever needs its outcome waits for it.
     void reportHypervisor(hypervisor, log);
     const images = await ImageService.open({
@@ -168,6 +172,7 @@ export class Daemon {
     await networks.removeOrphans();
     await images.releaseUnused();
     this.#closers.push(() => containers.close());
+    hypervisor.expect({ ...engine.machine }).catch(() => undefined);
 
     const listeners = new Listeners(log);
     await listeners.open(

@@ -15,12 +15,14 @@ export interface Hypervisor {
   /** How machines run on this host. Stable once it has resolved. */
   info(): Promise<HypervisorInfo>;
   /**
-   * Starts a machine's process and boots the guest. Resolves as soon as the process runs; `agent` of
-   * the machine answers once the guest is up.
+   * Takes a machine that is nobody's yet: out of the warm pool, or one that comes up while the caller
+   * prepares what it is to be given.
    * @throws {Unavailable} the hypervisor cannot be started, with its own words
-   * @throws {InvalidParameter} the host cannot give what the spec asks for (memory, disks)
+   * @throws {InvalidParameter} the host cannot give what is asked for
    */
-  start(spec: MachineSpec): Promise<Machine>;
+  prepare(size: MachineSize): Promise<BlankMachine>;
+  /** Ends the machines that are nobody's; those of containers stay. */
+  close(): Promise<void>;
   /**
    * Finds the machine of an earlier daemon's record and proves that it is that machine.
    * @returns undefined when it no longer runs
@@ -47,16 +49,46 @@ export interface HypervisorInfo {
   warnings: string[];
 }
 
+export interface MachineSize {
+  /** What the guest has at least: sizes are rounded up to one of a few classes. */
+  memoryBytes: number;
+  vcpus: number;
+}
+
+/** A machine without an owner. Either `start` or `discard` is to be called, once. */
+export interface BlankMachine {
+  /**
+   * The tap devices of its NICs, by their places (`Taps.createTap` made them); empty where the machine has
+   * one NIC of user mode.
+   */
+  readonly taps: readonly string[];
+  /**
+   * Gives the machine its disks. Resolves when the guest's agent answers.
+   * @throws {Unavailable} the hypervisor cannot be started, with its own words
+   * @throws {InvalidParameter} a disk is not as the spec says
+   */
+  start(spec: MachineSpec): Promise<Machine>;
+  /** Nobody needs it after all. */
+  discard(): void;
+}
+
+/** Where a machine's tap devices come from; see `NetworkService`. */
+export interface Taps {
+  /** @returns undefined where machines have no taps (user mode) */
+  createTap(): Promise<string | undefined>;
+  /** Takes back a tap that is on no network; does nothing to one that is. */
+  discardTap(device: string): void;
+}
+
 export interface MachineSpec {
-  /** The container's ID; also in the process's command line, so that a user can tell machines apart. */
+  /** The container's ID. */
   id: string;
   /** Where the driver keeps this machine's sockets and files. Exists, empty, only for this machine. */
   directory: string;
-  memoryBytes: number;
-  vcpus: number;
   /** In the guest's order: the first one is /dev/vda. */
   disks: Disk[];
-  nics: Nic[];
+  /** Of a NIC of user mode. */
+  forwards: Forward[];
 }
 
 /** A block device. Sizes and offsets are multiples of 512 bytes. */
@@ -141,7 +173,8 @@ export interface AgentClient {
     op: Op,
     args: Operations[Op]["args"],
   ): Promise<Operations[Op]["result"]>;
-  onEvent(listener: (event: AgentEvent) => void): void;
+  /** @returns takes the listener away */
+  onEvent(listener: (event: AgentEvent) => void): () => void;
   /**
    * Opens the host's side of an output stream, to be done before `spawn` (or right after a reattach, with
    * the offset up to which the stream was consumed before).
@@ -178,4 +211,5 @@ export interface InputStream {
 
 /** The agent's refusal of a request; see AgentErrorCode for what `code` says. */
 export { AgentFailure } from "./agent-failure.js";
+export { DISK_SLOTS, NIC_SLOTS } from "./slots.js";
 export { QemuHypervisor, type QemuOptions } from "./qemu/driver.js";

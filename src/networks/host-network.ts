@@ -88,10 +88,10 @@ export class HostNetwork {
     }
   }
 
-  /** Does nothing to one that is on a network: `detach` removes it. */
+  /** Does nothing to one that is on a network, which `detach` removes, or that is gone. */
   discardTap(device: string): void {
-    this.spareTaps.delete(device);
-    if (!this.pluggedTaps.has(device)) this.taps.remove(device);
+    const spare = this.spareTaps.delete(device);
+    if (spare && !this.pluggedTaps.has(device)) this.taps.remove(device);
   }
 
   /** Ends helper processes. Bridges, taps and rules stay. */

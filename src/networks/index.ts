@@ -42,7 +42,7 @@ export interface NetworkService {
    * @throws {Unavailable} the host refused
    */
   createTap(): Promise<string | undefined>;
-  /** Takes back a tap of `createTap` that is on no network, in the background. */
+  /** Takes back a tap of `createTap` that is on no network, in the background; leaves any other alone. */
   discardTap(device: string): void;
   /** As `restore`, for a tap of a running machine that is on no network: removeOrphans leaves it alone. */
   restoreTap(device: string): void;

@@ -16,6 +16,7 @@ import {
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
+import pino from "pino";
 import { Channel, type Setup, type Spawn } from "../../protocol/index.js";
 import { InvalidParameter, Unavailable } from "../../src/errors.js";
 import {
@@ -87,6 +88,8 @@ function command(process: number, ...args: string[]): Spawn {
   };
 }
 
+const SIZE = { memoryBytes: 256 * MiB, vcpus: 1 };
+
 describe("hypervisor", { timeout: 180_000 }, () => {
   let root: string;
   let image: Disk;
@@ -100,6 +103,8 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     accelerator: "auto" as const,
     stateDirectory: root,
     runDirectory: path.join(root, "run"),
+    machineRoot: path.join(root, "m"),
+    log: pino({ enabled: false }),
   });
 
   before(() => {
@@ -116,11 +121,16 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     const id = `test${count++}`;
     const directory = path.join(root, id);
     mkdirSync(directory);
-    return { id, directory, memoryBytes: 256 * MiB, vcpus: 1, disks, nics: [] };
+    return { id, directory, disks, forwards: [] };
   }
 
-  async function start(given = spec()): Promise<Machine> {
-    const machine = await hypervisor.start(given);
+  async function start(
+    given = spec(),
+    of = hypervisor,
+    size = SIZE,
+  ): Promise<Machine> {
+    const blank = await of.prepare(size);
+    const machine = await blank.start(given);
     machines.push(machine);
     return machine;
   }
@@ -176,7 +186,7 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     });
     assert.deepEqual(
       machine.spans.map(({ name }) => name),
-      ["disks", "process", "qemu", "kernel", "agent"],
+      ["process", "qemu", "kernel", "agent", "handover"],
     );
   });
 
@@ -247,7 +257,7 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     const { record } = await start();
     const strange = { ...record, startTime: "1" };
     assert.equal(await hypervisor.reattach(strange), undefined);
-    const renamed = { ...record, id: "other" };
+    const renamed = { ...record, name: "other" };
     assert.equal(await hypervisor.reattach(renamed), undefined);
     await assert.rejects(
       hypervisor.reattach({ driver: "qemu" }),
@@ -263,32 +273,30 @@ describe("hypervisor", { timeout: 180_000 }, () => {
       accelerator: "tcg",
       initramfs: empty,
     });
-    const machine = await broken.start(spec());
-    machines.push(machine);
-    const { reason, expected } = await machine.exited;
-    assert.match(reason, /^guest panicked: .+/);
-    assert.equal(expected, false);
-    await assert.rejects(machine.agent.hello, Unavailable);
-    assert.match(await machine.console(), /Kernel panic/);
+    await assert.rejects(
+      start(spec(), broken),
+      (error: Error) =>
+        error instanceof Unavailable &&
+        /guest panicked: .+/.test(error.message),
+    );
   });
 
   test("a machine that panicked while nobody was connected says so afterwards", async () => {
-    const empty = path.join(root, "empty.cpio");
-    const broken = new QemuHypervisor({
-      ...options(),
-      accelerator: "tcg",
-      initramfs: empty,
-    });
-    const machine = await broken.start(spec());
+    const { machine } = await container(
+      "sh",
+      "-c",
+      "sleep 1; echo 2 > /proc/sys/vm/panic_on_oom; busybox tail /dev/zero",
+    );
     await machine.detach();
     const serial = String(machine.record["pid"]);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
     // Its CPU stands still when the guest has ended.
     for (let before = -1, now = 0; before !== now;) {
       before = now;
       await new Promise((resolve) => setTimeout(resolve, 500));
       now = cpuTicks(serial);
     }
-    const again = await broken.reattach(machine.record);
+    const again = await hypervisor.reattach(machine.record);
     assert(again);
     assert.match((await again.exited).reason, /^guest panicked: .+/);
   });
@@ -300,33 +308,37 @@ describe("hypervisor", { timeout: 180_000 }, () => {
       reason: "QEMU was killed by SIGKILL",
       expected: false,
     });
-    await assert.rejects(machine.agent.hello, Unavailable);
+    await assert.rejects(machine.agent.request("hello", {}), Unavailable);
     await machine.kill();
   });
 
   test("what cannot be started fails at once, with the cause", async () => {
     const started = performance.now();
     await assert.rejects(
-      hypervisor.start({ ...spec(), memoryBytes: 6 * MiB }),
+      hypervisor.prepare({ ...SIZE, memoryBytes: 6 * MiB }),
       InvalidParameter,
     );
     await assert.rejects(
-      hypervisor.start({ ...spec(), memoryBytes: 1e15 }),
+      hypervisor.prepare({ ...SIZE, memoryBytes: 1e15 }),
       (error: Error) =>
         error instanceof Unavailable &&
         /cannot allocate memory/.test(error.message),
     );
     const gone = { path: path.join(root, "gone"), bytes: 512 };
     await assert.rejects(
-      hypervisor.start(spec([{ parts: [gone], readonly: true }])),
+      start(spec([{ parts: [gone], readonly: true }])),
       (error: Error) =>
         error instanceof InvalidParameter && /ENOENT/.test(error.message),
     );
+    const noTap = new QemuHypervisor({
+      ...options(),
+      taps: {
+        createTap: () => Promise.resolve("bad/name"),
+        discardTap: () => undefined,
+      },
+    });
     await assert.rejects(
-      hypervisor.start({
-        ...spec(),
-        nics: [{ kind: "tap", mac: "02:00:00:00:00:01", device: "bad/name" }],
-      }),
+      start(spec(), noTap),
       (error: Error) =>
         error instanceof Unavailable && /tap|TUN/.test(error.message),
     );
@@ -336,7 +348,7 @@ describe("hypervisor", { timeout: 180_000 }, () => {
       kernel: image.parts[0]?.path ?? "",
     });
     await assert.rejects(
-      noKernel.start(spec()),
+      start(spec(), noKernel),
       (error: Error) =>
         error instanceof Unavailable && /kernel|ELF|PVH/i.test(error.message),
     );
@@ -347,9 +359,9 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     const disk = path.join(root, "shared.img");
     execFileSync("truncate", ["-s", "1M", disk]);
     const writable = { parts: [{ path: disk, bytes: MiB }], readonly: false };
-    await start(spec([writable]));
+    await start(spec([image, writable]));
     await assert.rejects(
-      hypervisor.start(spec([writable])),
+      start(spec([image, writable])),
       (error: Error) =>
         error instanceof Unavailable && /lock/.test(error.message),
     );

@@ -78,9 +78,11 @@ export class SocketAgentClient implements AgentClient {
 
   /**
    * @param socket connected to the agent's port; the client owns it from now on
-   * @param peer `fresh`: no host was connected to this machine before; `running`: one may have been
+   * @param peer `fresh`: no host was connected to this machine before, and its agent will say hello;
+   *   `restored`: the agent said hello before the machine was saved, and is asked; `running`: a host may
+   *   have been connected, and have gone in the middle of a frame
    */
-  constructor(socket: Socket, peer: "fresh" | "running") {
+  constructor(socket: Socket, peer: "fresh" | "restored" | "running") {
     this.hello = new Promise((resolve, reject) => {
       this.#resolveHello = resolve;
       this.#rejectHello = reject;
@@ -98,6 +100,7 @@ export class SocketAgentClient implements AgentClient {
       this.close("the machine's end of the channel is gone"),
     );
     if (peer === "running") this.#synchronize();
+    if (peer === "restored") this.#askHello();
   }
 
   request<Op extends OperationName>(
@@ -137,11 +140,14 @@ export class SocketAgentClient implements AgentClient {
     });
   }
 
-  onEvent(listener: (event: AgentEvent) => void): void {
+  onEvent(listener: (event: AgentEvent) => void): () => void {
     this.#listeners.push(listener);
     const early = this.#earlyEvents;
     this.#earlyEvents = [];
     for (const event of early) this.#guard(() => listener(event));
+    return () => {
+      this.#listeners = this.#listeners.filter((other) => other !== listener);
+    };
   }
 
   output(
@@ -219,7 +225,11 @@ export class SocketAgentClient implements AgentClient {
   #synchronize(): void {
     this.#resync = new Resync();
     this.#socket.write(this.#resync.opening);
-    // The first request in step; what was asked before it is answered only waits behind it.
+    this.#askHello();
+  }
+
+  /** The first request in step; what was asked before it is answered only waits behind it. */
+  #askHello(): void {
     this.request("hello", {}).then(
       () => undefined,
       (error: Error) => this.close(error.message),

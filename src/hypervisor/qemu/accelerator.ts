@@ -13,7 +13,7 @@ const TRIAL_MS = 3000;
 const KILL_MS = 5000;
 /** How long a QEMU whose channel is gone may take to end and say why, in ms. */
 const LAST_WORDS_MS = 1000;
-const TRIAL_MEMORY = 128 * 1024 * 1024;
+const TRIAL_SHAPE = { memoryMiB: 128, vcpus: 1, nics: "user" } as const;
 
 export type AcceleratorSetting = "auto" | "kvm" | "tcg";
 
@@ -153,11 +153,10 @@ async function boot(
     const machine = await launch(
       { ...options.platform, accelerator: "kvm" },
       {
-        id: "kvm-trial",
+        name: "hull-kvm-trial",
         directory,
-        memoryBytes: TRIAL_MEMORY,
-        vcpus: 1,
-        disks: [],
+        shape: TRIAL_SHAPE,
+        memory: { kind: "own" },
         nics: [],
       },
       signal,

@@ -1,14 +1,9 @@
 import { join } from "node:path";
 import { PORT_NAME, SHARE_PORT_NAME } from "../../../protocol/index.js";
 import { InvalidParameter } from "../../errors.js";
-import type { Disk, Forward, Nic } from "../index.js";
+import { DISK_SLOTS, NIC_SLOTS } from "../slots.js";
+import type { MachineShape } from "./shape.js";
 
-/** virtio-mmio transports of the microvm machine; none can be plugged in later. */
-const TRANSPORTS = 8;
-/** Those every machine uses: serial (console and agent), entropy, balloon. */
-const FIXED_TRANSPORTS = 3;
-/** What the guest kernel is built for (CONFIG_NR_CPUS). */
-const MAX_VCPUS = 64;
 /** Bytes of console output that QEMU keeps. */
 export const CONSOLE_BYTES = 64 * 1024;
 /**
@@ -17,7 +12,13 @@ export const CONSOLE_BYTES = 64 * 1024;
  */
 const TRANSLATION_CACHE_MIB = 128;
 
-/** A machine as QEMU is to start it. */
+/**
+ * What an empty disk slot says it holds, in bytes. The guest reads a disk's capacity once, before it
+ * has a disk: a file behind the slot may have any size below.
+ */
+const SLOT_BYTES = 2 ** 44;
+
+/** A machine as QEMU is to start it: every slot is there, and empty. */
 export interface QemuMachineConfig {
   /** Shown in the process list. */
   name: string;
@@ -25,21 +26,24 @@ export interface QemuMachineConfig {
   accelerator: "kvm" | "tcg";
   kernel: string;
   initramfs: string;
-  memoryMiB: number;
-  vcpus: number;
-  disks: QemuDisk[];
-  nics: Nic[];
+  shape: MachineShape;
+  memory: GuestMemory;
+  nics: NicBackend[];
   sockets: MachineSockets;
   /** The host's TSC frequency, see tsc.ts. */
   tscKhz: number | undefined;
 }
 
-/** A disk whose parts are joined: `format` vmdk means that `path` is a descriptor. */
-export interface QemuDisk {
-  path: string;
-  format: "raw" | "vmdk";
-  readonly: boolean;
-}
+/**
+ * The guest's RAM: memory of its own, a file that all it writes goes to (a template), or a private copy
+ * of such a file, waiting for the state of the devices.
+ */
+export type GuestMemory =
+  { kind: "own" } | { kind: "template" | "clone"; path: string };
+
+/** The host's end of a NIC; a `hub` leads nowhere. */
+export type NicBackend =
+  { kind: "tap"; device: string } | { kind: "user" } | { kind: "hub" };
 
 export interface MachineSockets {
   qmp: string;
@@ -67,28 +71,9 @@ export function machineSockets(directory: string): MachineSockets {
   return sockets;
 }
 
-/** @throws {InvalidParameter} more devices or CPUs than a machine has room for */
-export function checkShape(shape: {
-  vcpus: number;
-  disks: readonly Disk[];
-  nics: readonly Nic[];
-}): void {
-  const { vcpus, disks, nics } = shape;
-  if (!Number.isInteger(vcpus) || vcpus < 1 || vcpus > MAX_VCPUS) {
-    throw new InvalidParameter(
-      `a machine has 1 to ${MAX_VCPUS} virtual CPUs, not ${vcpus}`,
-    );
-  }
-  const room = TRANSPORTS - FIXED_TRANSPORTS;
-  if (disks.length + nics.length > room) {
-    throw new InvalidParameter(
-      `a machine has room for ${room} disks and network interfaces together, not for ${disks.length} and ${nics.length}`,
-    );
-  }
-}
-
 /** The arguments of qemu-system-x86_64. */
 export function commandLine(config: QemuMachineConfig): string[] {
+  const { shape, memory } = config;
   return [
     "-name",
     `guest=${escape(config.name)}`,
@@ -99,24 +84,21 @@ export function commandLine(config: QemuMachineConfig): string[] {
     "-display",
     "none",
     ...["-sandbox", sandbox()],
-    ...["-machine", machine()],
+    ...["-machine", machine(memory)],
     ...accelerator(config.accelerator),
-    ...["-m", `${config.memoryMiB}M`],
-    ...["-smp", String(config.vcpus)],
+    ...["-m", `${shape.memoryMiB}M`],
+    ...ram(shape, memory),
+    ...["-smp", String(shape.vcpus)],
     // A guest that resets (a panic does) or shuts down stands still, so that its console can be read.
     ...["-action", "reboot=shutdown,shutdown=pause"],
     ...["-kernel", config.kernel],
     ...["-initrd", config.initramfs],
     ...["-append", kernelParameters(config)],
     ...channels(config.sockets),
-    ...["-object", json({ "qom-type": "rng-builtin", id: "rng0" })],
-    ...device({ driver: "virtio-rng-device", rng: "rng0" }),
-    // Free pages go back to the host. Right for memory that is this machine's own; a machine restored
-    // from a template maps the template's file, and QEMU 7.2 would punch the holes into that file, out
-    // of which all other clones read.
-    ...device({ driver: "virtio-balloon-device", "free-page-reporting": true }),
-    ...config.nics.flatMap(nic),
-    ...config.disks.flatMap(disk),
+    ...config.nics.slice(0, NIC_SLOTS).flatMap(nic),
+    ...Array.from({ length: DISK_SLOTS }, (_, slot) => diskSlot(slot)).flat(),
+    ...balloon(memory),
+    ...(memory.kind === "clone" ? ["-incoming", "defer"] : []),
   ];
 }
 
@@ -128,7 +110,7 @@ function sandbox(): string {
  * No ACPI: devices are announced on the kernel's command line. PIC and PIT are needed: the kernel
  * finds its timer interrupt, and under TCG the APIC timer's speed, by them. The RTC has the time of day.
  */
-function machine(): string {
+function machine(memory: GuestMemory): string {
   return [
     "microvm",
     "acpi=off",
@@ -139,7 +121,32 @@ function machine(): string {
     "x-option-roms=off",
     "mem-merge=off",
     "dump-guest-core=off",
+    ...(memory.kind === "own" ? [] : ["memory-backend=ram"]),
   ].join(",");
+}
+
+function ram(shape: MachineShape, memory: GuestMemory): string[] {
+  if (memory.kind === "own") return [];
+  const backend = json({
+    "qom-type": "memory-backend-file",
+    id: "ram",
+    size: shape.memoryMiB * 1024 * 1024,
+    "mem-path": memory.path,
+    share: memory.kind === "template",
+    merge: false,
+    dump: false,
+  });
+  return ["-object", backend];
+}
+
+/**
+ * Free pages go back to the host. Only where memory is this machine's own: out of a template's file QEMU
+ * 7.2 would punch the holes, and all other clones read that file.
+ */
+function balloon(memory: GuestMemory): string[] {
+  return memory.kind === "own"
+    ? device({ driver: "virtio-balloon-device", "free-page-reporting": true })
+    : [];
 }
 
 function accelerator(name: "kvm" | "tcg"): string[] {
@@ -203,47 +210,51 @@ function channels(sockets: MachineSockets): string[] {
   ];
 }
 
-function nic(nic: Nic, index: number): string[] {
+/** QOM path of a disk slot's device. */
+export function diskDevice(slot: number): string {
+  return `/machine/peripheral/disk${slot}`;
+}
+
+function nic(nic: NicBackend, index: number): string[] {
   const id = `net${index}`;
-  const backend =
-    nic.kind === "tap"
-      ? `tap,id=${id},ifname=${escape(nic.device)},script=no,downscript=no`
-      : `user,id=${id}${(nic.forwards ?? []).map(forward).join("")}`;
   return [
-    ...["-netdev", backend],
-    ...device({ driver: "virtio-net-device", netdev: id, mac: nic.mac }),
+    ...["-netdev", netdev(nic, id, index)],
+    ...device({
+      driver: "virtio-net-device",
+      netdev: id,
+      // Until the agent gives it the container's.
+      mac: `02:00:00:00:00:0${index + 1}`,
+    }),
   ];
 }
 
-function forward(rule: Forward): string {
-  return `,hostfwd=${rule.protocol}:${rule.hostIp}:${rule.hostPort}-${rule.address}:${rule.port}`;
+function netdev(nic: NicBackend, id: string, index: number): string {
+  switch (nic.kind) {
+    case "tap":
+      return `tap,id=${id},ifname=${escape(nic.device)},script=no,downscript=no`;
+    case "user":
+      return `user,id=${id}`;
+    case "hub":
+      return `hubport,id=${id},hubid=${index}`;
+  }
 }
 
-function disk(disk: QemuDisk, index: number): string[] {
-  const id = `disk${index}`;
-  const discard = disk.readonly ? {} : { discard: "unmap" };
-  const common = { "read-only": disk.readonly, ...discard };
+/** The first slot is for a read-only disk. */
+function diskSlot(slot: number): string[] {
+  const nothing = json({
+    driver: "null-co",
+    "node-name": `empty${slot}`,
+    size: SLOT_BYTES,
+    "read-zeroes": true,
+    "read-only": slot === 0,
+  });
   return [
-    ...[
-      "-blockdev",
-      json({
-        driver: "file",
-        "node-name": `${id}-file`,
-        filename: disk.path,
-        aio: "threads",
-        ...common,
-      }),
-    ],
-    ...[
-      "-blockdev",
-      json({
-        driver: disk.format,
-        "node-name": id,
-        file: `${id}-file`,
-        ...common,
-      }),
-    ],
-    ...device({ driver: "virtio-blk-device", drive: id }),
+    ...["-blockdev", nothing],
+    ...device({
+      driver: "virtio-blk-device",
+      id: `disk${slot}`,
+      drive: `empty${slot}`,
+    }),
   ];
 }
 

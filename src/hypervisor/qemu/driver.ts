@@ -1,23 +1,40 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import type { Logger } from "pino";
 import { Unavailable } from "../../errors.js";
 import type {
+  BlankMachine,
   Hypervisor,
   HypervisorInfo,
   Machine,
   MachineRecord,
-  MachineSpec,
+  MachineSize,
+  Taps,
 } from "../index.js";
+import { NIC_SLOTS } from "../slots.js";
 import { chooseAccelerator, type AcceleratorSetting } from "./accelerator.js";
+import { Blank } from "./blank.js";
+import {
+  bringUp,
+  type BringUpCounts,
+  type BringUpOptions,
+} from "./bring-up.js";
+import type { NicBackend } from "./command-line.js";
 import { readGuestFile } from "./guest-image.js";
-import { launch, reattach, type Platform } from "./launch.js";
+import { fileIdentity, findProgram, platformKey } from "./host-identity.js";
+import { reattach } from "./launch.js";
 import { checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
+import { type MachineShape, shapeOf } from "./shape.js";
+import { type TemplatePlatform, Templates } from "./templates.js";
 import { hostTscKhz } from "./tsc.js";
 
 const TCG_WARNING =
   "WARNING: Containers run under TCG emulation, which QEMU does not consider a security boundary: run trusted images only, or use a host with KVM";
+
+/** How long after a boot the template is made that would have spared it, in ms. */
+const MAKE_LATER_MS = 1000;
 
 export interface QemuOptions {
   /** PVH kernel, an ELF file. */
@@ -29,27 +46,79 @@ export interface QemuOptions {
   stateDirectory: string;
   /** For short-lived sockets: a short path. Made when it is not there. */
   runDirectory: string;
+  /** Below it each machine has a folder for its sockets: a short path. */
+  machineRoot: string;
+  /** Absent: machines have QEMU's user mode. */
+  taps?: Taps;
+  log: Logger;
   /** Default: qemu-system-x86_64 of the PATH. */
   binary?: string;
 }
 
+interface Prepared extends TemplatePlatform {
+  info: HypervisorInfo;
+  /** Tells whether QEMU, kernel or agent were replaced since. */
+  files: string;
+}
+
 /** Runs machines as QEMU microvms. */
 export class QemuHypervisor implements Hypervisor {
+  /** How the machines came up. */
+  readonly counts: BringUpCounts = {
+    warm: 0,
+    restored: 0,
+    booted: 0,
+    failedRestores: 0,
+  };
   readonly #options: QemuOptions;
-  #ready: Promise<{ platform: Platform; info: HypervisorInfo }> | undefined;
+  readonly #templates: Templates;
+  readonly #bringUp: BringUpOptions;
+  #ready: Promise<Prepared> | undefined;
 
   constructor(options: QemuOptions) {
     this.#options = options;
+    const { log, machineRoot, stateDirectory, runDirectory, taps } = options;
+    this.#templates = new Templates({
+      directory: join(stateDirectory, "templates"),
+      runDirectory,
+      nics: (shape) => this.#templateNics(shape),
+      taps,
+      log,
+    });
+    this.#bringUp = {
+      machineRoot,
+      templates: this.#templates,
+      counts: this.counts,
+      log,
+    };
   }
 
   async info(): Promise<HypervisorInfo> {
     return (await this.#prepare()).info;
   }
 
-  async start(spec: MachineSpec): Promise<Machine> {
-    const { platform } = await this.#prepare();
-    await checkHostMemory(memoryMiB(spec.memoryBytes));
-    return launch(platform, spec);
+  /** Makes the template of such machines in the background, unless it is there. */
+  async expect(size: MachineSize): Promise<void> {
+    const on = await this.#prepare();
+    const shape = shapeOf(size, await this.#nicKind());
+    const template = await this.#templates.open(on, shape);
+    if (template) await template.state.close();
+    else await this.#templates.make(on, shape);
+  }
+
+  async prepare(size: MachineSize): Promise<BlankMachine> {
+    const on = await this.#prepare();
+    await checkHostMemory(memoryMiB(size.memoryBytes));
+    const nics = await this.#nics();
+    const shape = shapeOf(size, nics[0]?.kind === "tap" ? "tap" : "user");
+    const taps = tapsOf(nics);
+    const discardTaps = () => this.#discardTaps(taps);
+    const machine = bringUp(on, shape, nics, this.#bringUp);
+    machine.then(({ exited, startKind }) => {
+      void exited.then(discardTaps);
+      if (startKind === "cold") this.#makeLater(on, shape);
+    }, discardTaps);
+    return new Blank(taps, machine);
   }
 
   reattach(record: MachineRecord): Promise<Machine | undefined> {
@@ -61,16 +130,67 @@ export class QemuHypervisor implements Hypervisor {
     return (await endOrphans(root, new Set(uuids))).length;
   }
 
-  /** Once, unless it fails. */
-  #prepare(): Promise<{ platform: Platform; info: HypervisorInfo }> {
-    this.#ready ??= this.#examine().catch((error: unknown) => {
+  async close(): Promise<void> {
+    await this.#templates.close();
+  }
+
+  /** The next machine of that shape is to find a template; the one that starts now goes first. */
+  #makeLater(on: TemplatePlatform, shape: MachineShape): void {
+    setTimeout(
+      () => void this.#templates.make(on, shape),
+      MAKE_LATER_MS,
+    ).unref();
+  }
+
+  /** The NICs of a machine that is to run. */
+  async #nics(): Promise<NicBackend[]> {
+    const { taps } = this.#options;
+    const made = await Promise.all(
+      Array.from({ length: NIC_SLOTS }, async () => taps?.createTap()),
+    );
+    return made.map((device, slot) =>
+      device !== undefined
+        ? { kind: "tap", device }
+        : { kind: slot === 0 ? "user" : "hub" },
+    );
+  }
+
+  /** Like `nics`, but none of user mode: its state could not be loaded by a machine with taps. */
+  async #templateNics(shape: MachineShape): Promise<NicBackend[]> {
+    if (shape.nics === "tap") return this.#nics();
+    return Array.from({ length: NIC_SLOTS }, () => ({ kind: "hub" }));
+  }
+
+  async #nicKind(): Promise<MachineShape["nics"]> {
+    const tap = await this.#options.taps?.createTap();
+    if (tap === undefined) return "user";
+    this.#discardTaps([tap]);
+    return "tap";
+  }
+
+  #discardTaps(devices: readonly string[]): void {
+    for (const device of devices) this.#options.taps?.discardTap(device);
+  }
+
+  /** Once, unless it fails or something it depends on was replaced. */
+  async #prepare(): Promise<Prepared> {
+    const files = await this.#files();
+    const ready = await this.#ready;
+    if (ready && ready.files !== files) this.#ready = undefined;
+    this.#ready ??= this.#examine(files).catch((error: unknown) => {
       this.#ready = undefined;
       throw error;
     });
     return this.#ready;
   }
 
-  async #examine(): Promise<{ platform: Platform; info: HypervisorInfo }> {
+  async #files(): Promise<string> {
+    const { binary = "qemu-system-x86_64", kernel, initramfs } = this.#options;
+    const files = [await findProgram(binary), kernel, initramfs];
+    return (await Promise.all(files.map(fileIdentity))).join("\n");
+  }
+
+  async #examine(files: string): Promise<Prepared> {
     const { binary = "qemu-system-x86_64", ...options } = this.#options;
     const [version, kernel, initramfs, tscKhz] = await Promise.all([
       qemuVersion(binary),
@@ -84,19 +204,26 @@ export class QemuHypervisor implements Hypervisor {
       initramfs: options.initramfs,
       tscKhz,
     };
+    const subject = {
+      kernelHash: kernel.hash,
+      initramfsHash: initramfs.hash,
+      qemuVersion: version,
+    };
     const { accelerator, reason } = await chooseAccelerator({
       setting: options.accelerator,
       platform: common,
-      subject: {
-        kernelHash: kernel.hash,
-        initramfsHash: initramfs.hash,
-        qemuVersion: version,
-      },
+      subject,
       memoryFile: join(options.stateDirectory, "accelerator.json"),
       runDirectory: options.runDirectory,
     });
+    const platform = { ...common, accelerator };
     return {
-      platform: { ...common, accelerator },
+      platform,
+      platformKey: await platformKey(platform, {
+        ...subject,
+        qemuFile: files.split("\n")[0] ?? "",
+      }),
+      files,
       info: {
         driver: "qemu",
         version,
@@ -108,6 +235,10 @@ export class QemuHypervisor implements Hypervisor {
       },
     };
   }
+}
+
+function tapsOf(nics: NicBackend[]): string[] {
+  return nics.flatMap((nic) => (nic.kind === "tap" ? [nic.device] : []));
 }
 
 /** @throws {Unavailable} QEMU is not installed or does not run */

@@ -1,18 +1,16 @@
 import { randomUUID } from "node:crypto";
-import { stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { z } from "zod";
-import { InvalidParameter, SystemError, Unavailable } from "../../errors.js";
+import { SystemError, Unavailable } from "../../errors.js";
 import { SocketAgentClient } from "../agent/client.js";
-import type { Disk, MachineRecord, MachineSpec } from "../index.js";
+import type { MachineRecord } from "../index.js";
 import {
-  checkShape,
   commandLine,
+  type GuestMemory,
   machineSockets,
-  type QemuDisk,
+  type NicBackend,
 } from "./command-line.js";
+import { loadState } from "./device-state.js";
 import { QemuMachine } from "./machine.js";
-import { memoryMiB } from "./memory.js";
 import {
   argumentsOf,
   isRunning,
@@ -20,9 +18,9 @@ import {
 } from "./process-identity.js";
 import { adoptProcess, lastWords, startProcess } from "./process.js";
 import { QmpClient } from "./qmp.js";
+import type { MachineShape } from "./shape.js";
 import { StartSpans } from "./start-spans.js";
 import { connectSocket, connectWhenThere } from "./socket.js";
-import { vmdkDescriptor } from "./vmdk.js";
 
 /** QEMU is set up in tens of milliseconds; on a host that swaps it may take long. */
 const GREETING_MS = 20_000;
@@ -44,43 +42,44 @@ export interface Platform {
 const recordShape = z.object({
   driver: z.literal("qemu"),
   id: z.string(),
+  /** As it was named when it started, which may have been before it had an owner. */
+  name: z.string(),
+  taps: z.array(z.string()),
   uuid: z.string(),
   directory: z.string(),
   ...processIdentityShape.shape,
 });
 
+/** A machine to be started, whose slots are empty. */
+export interface LaunchOptions {
+  name: string;
+  /** Exists, and is this machine's only. */
+  directory: string;
+  shape: MachineShape;
+  nics: NicBackend[];
+  memory: GuestMemory;
+  /** Of a clone: the descriptor of the file with its devices' state. */
+  state?: number;
+}
+
 /**
- * Starts a machine's process and connects to it.
+ * Starts a machine's process and connects to it. A clone stands still when it has been restored; any
+ * other one boots.
  * @param signal ends the process by SIGKILL, now or later
- * @throws {InvalidParameter} the spec asks for what a machine cannot have, or a disk's file is not right
- * @throws {Unavailable} QEMU cannot be started, with its own words
+ * @throws {InvalidParameter} the directory's path is too long
+ * @throws {Unavailable} QEMU cannot be started or cannot take the state, with its own words
  */
 export async function launch(
   platform: Platform,
-  spec: MachineSpec,
+  options: LaunchOptions,
   signal?: AbortSignal,
 ): Promise<QemuMachine> {
   const spans = new StartSpans();
-  const sockets = machineSockets(spec.directory);
-  checkShape(spec);
-  const memory = memoryMiB(spec.memoryBytes);
-  const disks = await Promise.all(
-    spec.disks.map((disk, index) => prepareDisk(disk, index, spec.directory)),
-  );
+  const { name, directory, nics, memory, state } = options;
+  const sockets = machineSockets(directory);
   const uuid = randomUUID();
-  const args = commandLine({
-    ...platform,
-    name: `hull-${spec.id}`,
-    uuid,
-    memoryMiB: memory,
-    vcpus: spec.vcpus,
-    disks,
-    nics: spec.nics,
-    sockets,
-  });
-  spans.done("disks");
-
-  const process = await startProcess(platform.binary, args, spec.directory);
+  const args = commandLine({ ...platform, ...options, uuid, sockets });
+  const process = await startProcess(platform.binary, args, directory, state);
   spans.done("process");
   const kill = () => void process.kill();
   signal?.addEventListener("abort", kill);
@@ -91,8 +90,15 @@ export async function launch(
     const control = await connectWhenThere(sockets.qmp, failed.signal);
     if (!control) throw new Unavailable("QEMU ended at once");
     const qmp = await QmpClient.open(control, GREETING_MS);
+    // Before a state comes: the guest then finds its port as it left it.
     const port = await connectSocket(sockets.agent);
-    const agent = new SocketAgentClient(port, "fresh");
+    const restored = memory.kind === "clone";
+    if (restored) {
+      spans.done("qemu");
+      await loadState(qmp);
+      spans.done("restore");
+    }
+    const agent = new SocketAgentClient(port, restored ? "restored" : "fresh");
     const late = setTimeout(
       () => agent.close(`the guest did not come up in ${BOOT_MS / 1000} s`),
       BOOT_MS,
@@ -101,20 +107,23 @@ export async function launch(
     agent.hello.then(
       (hello) => {
         clearTimeout(late);
-        spans.hello(hello);
+        if (restored) spans.done("agent");
+        else spans.hello(hello);
       },
       () => undefined,
     );
     const record: MachineRecord = {
       driver: "qemu",
-      id: spec.id,
+      id: "",
+      name,
       uuid,
-      directory: spec.directory,
+      directory,
+      taps: nics.flatMap((nic) => (nic.kind === "tap" ? [nic.device] : [])),
       ...process.identity,
     } satisfies z.infer<typeof recordShape>;
     return new QemuMachine({
       record,
-      directory: spec.directory,
+      directory,
       process,
       qmp,
       agent,
@@ -123,7 +132,7 @@ export async function launch(
   } catch (error) {
     const early = failed.signal.aborted;
     await process.kill();
-    const words = await lastWords(spec.directory);
+    const words = await lastWords(directory);
     throw new Unavailable(
       `${LAUNCH_FAILED}${
         words || (early ? "QEMU ended at once" : (error as Error).message)
@@ -145,10 +154,11 @@ export async function reattach(
   if (!parsed.success) {
     throw new SystemError("the record of a virtual machine is damaged");
   }
-  const { id, uuid, directory, ...identity } = parsed.data;
+  const { id, name, uuid, directory } = parsed.data;
+  const identity = processIdentityShape.parse(parsed.data);
   if (!(await isRunning(identity))) return undefined;
   const args = await argumentsOf(identity.pid);
-  if (!args.includes(uuid) || !args.includes(`guest=hull-${id}`)) {
+  if (!args.includes(uuid) || !args.includes(`guest=${name}`)) {
     return undefined;
   }
   const started = performance.now();
@@ -179,42 +189,4 @@ export async function reattach(
       `the virtual machine of ${id.slice(0, 12)} (process ${identity.pid}) does not answer: ${(error as Error).message}`,
     );
   }
-}
-
-/** Checks a disk's files and joins them where they are several. */
-async function prepareDisk(
-  disk: Disk,
-  index: number,
-  directory: string,
-): Promise<QemuDisk> {
-  const { parts, readonly } = disk;
-  const first = parts[0];
-  if (!first || (!readonly && parts.length > 1)) {
-    throw new InvalidParameter(
-      `disk ${index} of a machine has ${parts.length} parts`,
-    );
-  }
-  await Promise.all(
-    parts.map(async ({ path, bytes }) => {
-      const size = await stat(path).then(
-        (stats) => stats.size,
-        (error: NodeJS.ErrnoException) => {
-          throw new InvalidParameter(
-            `disk ${index} of a machine cannot be used: ${error.message}`,
-          );
-        },
-      );
-      if (size < bytes) {
-        throw new InvalidParameter(
-          `disk ${index} of a machine cannot be used: ${path} has ${size} bytes instead of ${bytes}`,
-        );
-      }
-    }),
-  );
-  if (parts.length === 1) {
-    return { path: first.path, format: "raw", readonly };
-  }
-  const path = join(directory, `disk${index}.vmdk`);
-  await writeFile(path, vmdkDescriptor(parts), { mode: 0o600 });
-  return { path, format: "vmdk", readonly };
 }

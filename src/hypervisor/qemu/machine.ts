@@ -29,16 +29,16 @@ export interface MachineParts {
   spans: { name: string; ms: number }[];
 }
 
-/** One QEMU process and the connections to it. */
+/** One QEMU process and the connections to it; a container's, or nobody's yet. */
 export class QemuMachine implements Machine {
   readonly record: MachineRecord;
   readonly exited: Promise<MachineExit>;
   readonly spans: { name: string; ms: number }[];
-  readonly startKind: StartKind = "cold";
-  readonly fallback: string | undefined;
-  readonly #directory: string;
+  startKind: StartKind = "cold";
+  fallback: string | undefined;
+  readonly qmp: QmpClient;
   readonly #process: QemuProcess;
-  readonly #qmp: QmpClient;
+  #directory: string;
   readonly #agent: SocketAgentClient;
   readonly #console = new ConsoleTail();
   /** Why the machine is about to end, when that is known before it does. */
@@ -51,10 +51,20 @@ export class QemuMachine implements Machine {
     this.spans = parts.spans;
     this.#directory = parts.directory;
     this.#process = parts.process;
-    this.#qmp = parts.qmp;
+    this.qmp = parts.qmp;
     this.#agent = parts.agent;
-    this.#qmp.onEvent((event) => this.#onEvent(event));
+    this.qmp.onEvent((event) => this.#onEvent(event));
     this.exited = parts.process.ended.then((end) => this.#ended(end));
+  }
+
+  get directory(): string {
+    return this.#directory;
+  }
+
+  /** It is the container's from now on, and its folder has been moved. */
+  become(id: string, directory: string): void {
+    this.#directory = directory;
+    Object.assign(this.record, { id, directory });
   }
 
   get agent(): AgentClient {
@@ -66,11 +76,11 @@ export class QemuMachine implements Machine {
   }
 
   async pause(): Promise<void> {
-    await this.#qmp.execute("stop");
+    await this.qmp.execute("stop");
   }
 
   async resume(): Promise<void> {
-    await this.#qmp.execute("cont");
+    await this.qmp.execute("cont");
   }
 
   async kill(): Promise<void> {
@@ -80,21 +90,21 @@ export class QemuMachine implements Machine {
 
   async console(): Promise<string> {
     if (!this.#gone) {
-      await this.#console.read(this.#qmp).catch(() => undefined);
+      await this.#console.read(this.qmp).catch(() => undefined);
     }
     return this.#console.text;
   }
 
   detach(): Promise<void> {
     this.#agent.close("the daemon has let go of the machine");
-    this.#qmp.close();
+    this.qmp.close();
     return Promise.resolve();
   }
 
   /** Looks whether the guest ended while nobody was connected; to be called after a reattach. */
   async checkStatus(): Promise<void> {
     const { status } = statusShape.parse(
-      await this.#qmp.execute("query-status"),
+      await this.qmp.execute("query-status"),
     );
     if (status === "shutdown") {
       await this.#guestEnded("the guest shut itself down");
@@ -134,7 +144,7 @@ export class QemuMachine implements Machine {
 
   async #quitOrKill(): Promise<void> {
     const limit = new AbortController();
-    this.#qmp.execute("quit", {}, QUIT_MS).catch(() => undefined);
+    this.qmp.execute("quit", {}, QUIT_MS).catch(() => undefined);
     await Promise.race([
       this.#process.ended,
       sleep(QUIT_MS, undefined, { signal: limit.signal }).catch(
@@ -149,7 +159,7 @@ export class QemuMachine implements Machine {
   async #ended(end: ProcessEnd): Promise<MachineExit> {
     this.#gone = true;
     this.#agent.close("the machine has ended");
-    this.#qmp.close();
+    this.qmp.close();
     if (this.#verdict) return this.#verdict;
     const words = await lastWords(this.#directory);
     const how = end.signal

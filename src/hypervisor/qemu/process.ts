@@ -29,19 +29,26 @@ const LOG_TAIL = 4096;
 /**
  * Starts QEMU in a session of its own, so that it outlives the daemon; what it says goes to a file in
  * the machine's directory.
+ * @param inherited becomes its descriptor 3
  * @throws {Unavailable} there is no such program, or it cannot be executed
  */
 export async function startProcess(
   binary: string,
   args: string[],
   directory: string,
+  inherited?: number,
 ): Promise<QemuProcess> {
   const log = await open(join(directory, LOG_NAME), "a", 0o600);
   try {
     const child = spawn(binary, args, {
       cwd: directory,
       detached: true,
-      stdio: ["ignore", log.fd, log.fd],
+      stdio: [
+        "ignore",
+        log.fd,
+        log.fd,
+        ...(inherited === undefined ? [] : [inherited]),
+      ],
       env: { PATH: process.env["PATH"] },
     });
     const ended = new Promise<ProcessEnd>((resolve) => {

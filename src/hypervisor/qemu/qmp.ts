@@ -49,7 +49,7 @@ export class QmpClient {
   readonly closed: Promise<void>;
   readonly #socket: Socket;
   readonly #pending = new Map<number, Pending>();
-  readonly #listeners: ((event: QmpEvent) => void)[] = [];
+  #listeners: ((event: QmpEvent) => void)[] = [];
   #nextId = 1;
   #failure: Unavailable | undefined;
   #resolveClosed!: () => void;
@@ -95,8 +95,12 @@ export class QmpClient {
     return client;
   }
 
-  onEvent(listener: (event: QmpEvent) => void): void {
+  /** @returns takes the listener away */
+  onEvent(listener: (event: QmpEvent) => void): () => void {
     this.#listeners.push(listener);
+    return () => {
+      this.#listeners = this.#listeners.filter((other) => other !== listener);
+    };
   }
 
   /**

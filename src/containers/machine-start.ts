@@ -1,0 +1,93 @@
+/** From a container's record to its machine: image, networks, folder and machine side by side. */
+import { mkdir, rm } from "node:fs/promises";
+import type {
+  BlankMachine,
+  Disk,
+  Hypervisor,
+  Machine,
+} from "../hypervisor/index.js";
+import type { ImageSource } from "../images/index.js";
+import type { NetworkService } from "../networks/index.js";
+import { attachNetworks } from "./attach-networks.js";
+import type { Container } from "./container.js";
+import {
+  type MachineDefaults,
+  machineCpus,
+  machineMemory,
+} from "./machine-spec.js";
+
+import type { StartTrace } from "./start-trace.js";
+
+export interface MachineStartOptions {
+  images: ImageSource;
+  hypervisor: Hypervisor;
+  networks: NetworkService;
+  defaults: MachineDefaults;
+}
+
+/**
+ * Starts a container's machine, up to the agent's first answer.
+ * @param directory where the machine is to have its sockets
+ */
+export function startMachine(
+  container: Container,
+  directory: string,
+  options: MachineStartOptions,
+  trace: StartTrace,
+): Promise<Machine> {
+  return trace.machine(start(container, directory, options, trace));
+}
+
+async function start(
+  container: Container,
+  directory: string,
+  options: MachineStartOptions,
+  trace: StartTrace,
+): Promise<Machine> {
+  const { record } = container;
+  const { images, hypervisor, networks, defaults } = options;
+  const blank = hypervisor.prepare({
+    memoryBytes: machineMemory(record.hostConfig, defaults),
+    vcpus: machineCpus(record.hostConfig, defaults),
+  });
+  const work = [
+    trace.span("image", images.disk(record.imageId)),
+    trace.span(
+      "network",
+      blank.then(({ taps }) => attachNetworks(container, taps, networks)),
+    ),
+    trace.span("folder", freshDirectory(directory)),
+    trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
+  ] as const;
+  let machine: BlankMachine | undefined;
+  let image: Disk;
+  try {
+    machine = await blank;
+    [image] = await Promise.all(work);
+  } catch (error) {
+    // What is under way comes to its end before it is undone.
+    await Promise.allSettled(work);
+    machine?.discard();
+    throw error;
+  }
+  return machine.start({
+    id: record.id,
+    directory,
+    disks: [
+      image,
+      {
+        parts: [{ path: container.writableDisk, bytes: record.diskBytes }],
+        readonly: false,
+      },
+    ],
+    forwards: record.endpoints.flatMap(({ nic }) =>
+      nic?.kind === "user" ? (nic.forwards ?? []) : [],
+    ),
+  });
+}
+
+/** What an earlier run left in a machine's folder is of no use to the next. */
+async function freshDirectory(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+}

@@ -1,0 +1,131 @@
+/** Machines that are nobody's yet: restored out of a template, or booted where that cannot be. */
+import { randomBytes } from "node:crypto";
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Logger } from "pino";
+import { Unavailable } from "../../errors.js";
+import type { NicBackend } from "./command-line.js";
+import { launch } from "./launch.js";
+import type { QemuMachine } from "./machine.js";
+import { type MachineShape, shapeName } from "./shape.js";
+import type { TemplatePlatform, Templates } from "./templates.js";
+
+/** How long a machine whose channel is gone may take to be gone itself, in ms. */
+const END_MS = 3000;
+
+/** How machines came up, since the daemon's start. */
+export interface BringUpCounts {
+  /** Out of the warm pool. */
+  warm: number;
+  /** Out of a template. */
+  restored: number;
+  booted: number;
+  /** Restores that failed; each was followed by a boot. */
+  failedRestores: number;
+}
+
+export interface BringUpOptions {
+  /** Machines have their folders below it. */
+  machineRoot: string;
+  templates: Templates;
+  counts: BringUpCounts;
+  log: Logger;
+}
+
+/**
+ * Resolves when the guest's agent answers.
+ * @param nics for which kind of machine, see shape
+ * @throws {Unavailable} QEMU cannot be started, or the guest does not come up
+ */
+export async function bringUp(
+  on: TemplatePlatform,
+  shape: MachineShape,
+  nics: NicBackend[],
+  options: BringUpOptions,
+): Promise<QemuMachine> {
+  const restored = await restore(on, shape, nics, options);
+  if (typeof restored === "object") return restored;
+  options.counts.booted++;
+  const machine = await start(options, async (directory, name) => {
+    const booted = await launch(on.platform, {
+      ...{ name, directory, shape, nics },
+      memory: { kind: "own" },
+    });
+    await answers(booted);
+    return booted;
+  });
+  machine.fallback = restored;
+  return machine;
+}
+
+/**
+ * @returns why it does not work, which is in the log then; undefined when there is no template
+ */
+export async function restore(
+  on: TemplatePlatform,
+  shape: MachineShape,
+  nics: NicBackend[],
+  options: BringUpOptions,
+): Promise<QemuMachine | string | undefined> {
+  const { templates, counts, log } = options;
+  const template = await templates.open(on, shape);
+  if (!template) return undefined;
+  try {
+    const machine = await start(options, async (directory, name) => {
+      const clone = await launch(on.platform, {
+        ...{ name, directory, shape, nics },
+        memory: { kind: "clone", path: template.memoryFile },
+        state: template.state.fd,
+      });
+      await Promise.all([clone.resume(), answers(clone)]);
+      return clone;
+    });
+    machine.startKind = "restored";
+    counts.restored++;
+    return machine;
+  } catch (error) {
+    const reason = (error as Error).message;
+    counts.failedRestores++;
+    log.warn(
+      { template: shapeName(shape), reason },
+      "a machine could not be restored from its template: it is booted instead",
+    );
+    await templates.discard(on, shape);
+    return reason;
+  } finally {
+    await template.state.close();
+  }
+}
+
+/** In a folder of its own, which goes when the machine does not come up. */
+async function start(
+  { machineRoot }: BringUpOptions,
+  launchIn: (directory: string, name: string) => Promise<QemuMachine>,
+): Promise<QemuMachine> {
+  const id = randomBytes(6).toString("hex");
+  const directory = join(machineRoot, `blank-${id}`);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  try {
+    return await launchIn(directory, `hull-${id}`);
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+async function answers(machine: QemuMachine): Promise<void> {
+  try {
+    await machine.agent.hello;
+  } catch (error) {
+    // A machine that ended has a better reason than its channel.
+    const limit = new AbortController();
+    const end = await Promise.race([
+      machine.exited,
+      sleep(END_MS, undefined, { signal: limit.signal }).catch(() => undefined),
+    ]);
+    limit.abort();
+    await machine.kill();
+    throw end ? new Unavailable(`the machine ended: ${end.reason}`) : error;
+  }
+}

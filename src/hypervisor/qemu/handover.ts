@@ -1,0 +1,124 @@
+/** Gives a machine whose slots are empty what it is to be: its disks, its ports, its place. */
+import { rename, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { InvalidParameter, Unavailable } from "../../errors.js";
+import type { Disk, Forward, MachineSpec } from "../index.js";
+import { DISK_SLOTS } from "../slots.js";
+import { diskDevice } from "./command-line.js";
+import type { QemuMachine } from "./machine.js";
+import type { QmpClient } from "./qmp.js";
+import { vmdkDescriptor } from "./vmdk.js";
+
+/** @throws {InvalidParameter} more disks than a machine has room for, or in the wrong slot */
+export function checkSlots({ disks }: MachineSpec): void {
+  if (disks.length > DISK_SLOTS) {
+    throw new InvalidParameter(
+      `a machine has room for ${DISK_SLOTS} disks, not for ${disks.length}`,
+    );
+  }
+  disks.forEach(({ readonly, parts }, slot) => {
+    if (readonly !== (slot === 0)) {
+      throw new InvalidParameter(
+        `disk ${slot} of a machine is ${slot === 0 ? "read-only" : "writable"}`,
+      );
+    }
+    if (parts.length === 0 || (!readonly && parts.length > 1)) {
+      throw new InvalidParameter(
+        `disk ${slot} of a machine has ${parts.length} parts`,
+      );
+    }
+  });
+}
+
+/**
+ * Puts files behind the machine's disks, and moves its folder to the spec's one.
+ * @throws {QmpError} QEMU cannot use one, in its words
+ */
+export async function handOver(
+  machine: QemuMachine,
+  spec: MachineSpec,
+): Promise<void> {
+  if (machine.directory !== spec.directory) {
+    await rename(machine.directory, spec.directory);
+  }
+  machine.become(spec.id, spec.directory);
+  const { qmp } = machine;
+  await Promise.all([
+    ...spec.disks.map((disk, slot) =>
+      insertDisk(qmp, disk, slot, spec.directory),
+    ),
+    ...spec.forwards.map((rule) => forward(qmp, rule)),
+  ]);
+}
+
+/** @throws {InvalidParameter} a disk's file is not there, or shorter than it should be */
+export async function checkFiles({ disks }: MachineSpec): Promise<void> {
+  const parts = disks.flatMap((disk, slot) =>
+    disk.parts.map((part) => ({ ...part, slot })),
+  );
+  await Promise.all(
+    parts.map(async ({ path, bytes, slot }) => {
+      const size = await stat(path).then(
+        (stats) => stats.size,
+        (error: NodeJS.ErrnoException) => {
+          throw new InvalidParameter(
+            `disk ${slot} of a machine cannot be used: ${error.message}`,
+          );
+        },
+      );
+      if (size < bytes) {
+        throw new InvalidParameter(
+          `disk ${slot} of a machine cannot be used: ${path} has ${size} bytes instead of ${bytes}`,
+        );
+      }
+    }),
+  );
+}
+
+/** @param id of the block nodes: another one than those that may be in the slot */
+export async function insertDisk(
+  qmp: QmpClient,
+  disk: Disk,
+  slot: number,
+  directory: string,
+  id = `disk${slot}`,
+): Promise<void> {
+  const { parts, readonly } = disk;
+  let filename = parts[0]?.path ?? "";
+  if (parts.length > 1) {
+    filename = join(directory, `${id}.vmdk`);
+    await writeFile(filename, vmdkDescriptor(parts), { mode: 0o600 });
+  }
+  const common = {
+    "read-only": readonly,
+    ...(readonly ? {} : { discard: "unmap" }),
+  };
+  // In one go: QEMU does them in order.
+  await Promise.all([
+    qmp.execute("blockdev-add", {
+      driver: parts.length > 1 ? "vmdk" : "raw",
+      "node-name": id,
+      file: { driver: "file", filename, aio: "threads", ...common },
+      ...common,
+    }),
+    qmp.execute("qom-set", {
+      path: diskDevice(slot),
+      property: "drive",
+      value: id,
+    }),
+  ]);
+}
+
+/** There is no QMP command for it; the human monitor's answers with words when it fails. */
+async function forward(qmp: QmpClient, rule: Forward): Promise<void> {
+  const { protocol, hostIp, hostPort, address, port } = rule;
+  const command = `hostfwd_add net0 ${protocol}:${hostIp}:${hostPort}-${address}:${port}`;
+  const words = await qmp.execute("human-monitor-command", {
+    "command-line": command,
+  });
+  if (typeof words === "string" && words.trim() !== "") {
+    throw new Unavailable(
+      `cannot forward the port ${hostPort}/${protocol}: ${words.trim()}`,
+    );
+  }
+}
