@@ -23,6 +23,7 @@ import {
   CLOCK_BOOTTIME,
   CLOCK_MONOTONIC,
   CLOCK_REALTIME,
+  EPOLLET,
   EPOLLIN,
   EPOLLPRI,
   O_RDONLY,
@@ -383,7 +384,10 @@ export class Agent implements Receiver {
   }
 
   private watchMemory(): void {
-    this.loop.add(openMemoryEvents(), EPOLLPRI, () => this.checkMemory());
+    // Edge-triggered: the file says "changed" until it is read, and the counters are read elsewhere.
+    this.loop.add(openMemoryEvents(), EPOLLPRI | EPOLLET, () =>
+      this.checkMemory(),
+    );
   }
 
   /** Tells of processes killed for want of memory since the last look; gives their count in all. */
