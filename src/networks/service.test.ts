@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, test, type TestContext } from "node:test";
 import { pino } from "pino";
 import {
+  Conflict,
   Forbidden,
   InvalidParameter,
   NotFound,
@@ -173,6 +174,11 @@ function userTests(): void {
     }
   });
 }
+
+const config = {
+  Subnet: "10.5.0.0/24",
+  IPRange: "10.5.0.64/26",
+};
 
 function bridgeTests(): void {
   const driver = "bridge";
@@ -355,5 +361,149 @@ function bridgeTests(): void {
       network: "bridge",
     });
     assert.equal(ipAddress, "10.78.0.3");
+  });
+
+  test("networks of users: made, isolated, removed without a trace, kept over a restart", async (t) => {
+    const directory = await folder(t);
+    const events = new EventBus();
+    const networks = await open(directory, { driver, events });
+    // Of earlier tests.
+    await networks.removeOrphans();
+    const made = await networks.create({
+      Name: "front",
+      EnableIPv6: true,
+      IPAM: { Driver: undefined, Options: undefined, Config: [config] },
+    });
+    assert.deepEqual(made.subnets[0], {
+      subnet: "10.5.0.0/24",
+      gateway: "10.5.0.1",
+      ipRange: "10.5.0.64/26",
+    });
+    assert.match(made.subnets[1]?.subnet ?? "", /^fd.*\/64$/);
+    const bridge = `br-${made.id.slice(0, 12)}`;
+    const addresses = execFileSync(
+      "ip",
+      ["-brief", "address", "show", bridge],
+      {
+        encoding: "utf8",
+      },
+    );
+    assert.match(addresses, /10\.5\.0\.1\/24 fd/);
+
+    await assert.rejects(networks.create({ Name: "front" }), Conflict);
+    await assert.rejects(
+      networks.create({
+        Name: "other",
+        IPAM: { Driver: undefined, Options: undefined, Config: [config] },
+      }),
+      /Pool overlaps with other one/,
+    );
+    await networks.create({ Name: "back", Internal: true });
+
+    const a = await networks.attach(container("a"), {
+      network: "front",
+      ipv4Address: "10.5.0.9",
+      aliases: ["www"],
+      macAddress: "02:00:00:00:00:09",
+    });
+    assert.equal(a.ipAddress, "10.5.0.9");
+    assert.equal(a.macAddress, "02:00:00:00:00:09");
+    assert.deepEqual(a.nameservers, ["10.5.0.1"]);
+    await assert.rejects(
+      networks.attach(container("b"), {
+        network: "front",
+        ipv4Address: "10.5.0.9",
+      }),
+      /Address already in use/,
+    );
+    const b = await networks.attach(container("b"), { network: "front" });
+    assert.equal(b.ipAddress, "10.5.0.64");
+    const inside = await networks.attach(container("b"), { network: "back" });
+    assert.equal(inside.gateway, "");
+    assert.deepEqual(inside.interface?.gateways, []);
+    await assert.rejects(networks.remove("front"), {
+      name: "Forbidden",
+      message: /network front has active endpoints \(name:"ca" id:"/,
+    });
+    const guests = () =>
+      execFileSync("nft", ["list", "table", "bridge", "hulltest0"], {
+        encoding: "utf8",
+      }).match(/chain guest-/g)?.length ?? 0;
+    assert.equal(guests(), 3);
+    await networks.close();
+    execFileSync("nft", ["flush", "ruleset"]);
+    execFileSync("ip", ["link", "del", bridge]);
+
+    const again = await open(directory, { driver, events });
+    await again.restore(container("a"), a, { network: "front" });
+    await again.removeOrphans();
+    assert.equal(guests(), 1);
+    assert.equal(again.get("front").id, made.id);
+    execFileSync("ip", ["link", "show", bridge]);
+    await assert.rejects(
+      again.attach(container("c"), {
+        network: "front",
+        ipv4Address: "10.5.0.9",
+      }),
+      /Address already in use/,
+    );
+    await again.detach(container("a").id);
+    await again.remove("front");
+    await again.remove(again.get("back").id);
+    await again.close();
+    const links = execFileSync("ip", ["link"], { encoding: "utf8" });
+    const ownTaps = a.nic?.kind === "tap" ? a.nic.device.slice(0, 5) : "";
+    assert.match(ownTaps, /^hl[0-9a-f]{3}$/);
+    assert.doesNotMatch(links, new RegExp(`br-|${ownTaps}`));
+    const rules = execFileSync("nft", ["list", "ruleset"], {
+      encoding: "utf8",
+    });
+    assert.doesNotMatch(rules, /br-|guest-/);
+    assert.deepEqual((await readdir(directory)).sort(), [
+      "bridge.json",
+      "none.json",
+    ]);
+    assert.deepEqual(
+      events
+        .history(0)
+        .map(({ Action, Actor }) => `${Action} ${Actor.Attributes["name"]}`),
+      [
+        "create front",
+        "create back",
+        "connect front",
+        "connect front",
+        "connect back",
+        "disconnect front",
+        "destroy front",
+        "destroy back",
+      ],
+    );
+  });
+
+  test("a guest's tap keeps its machine through disconnect, and is nobody's then", async (t) => {
+    const networks = await open(await folder(t), { driver });
+    await networks.create({ Name: "front" });
+    const tap = await networks.createTap();
+    assert.ok(tap);
+    await networks.attach(container("a"), { network: "front", tap });
+    await networks.disconnect(container("a").id, "front");
+    assert.match(
+      execFileSync("ip", ["link", "show", tap], { encoding: "utf8" }),
+      /state DOWN/,
+    );
+    await assert.rejects(
+      networks.disconnect(container("a").id, "front"),
+      /is not connected to network front/,
+    );
+    await networks.attach(container("a"), { network: "front", tap });
+    // It is on a network: whoever gives it back does not take it from there.
+    networks.discardTap(tap);
+    execFileSync("ip", ["link", "show", tap]);
+    await networks.detach(container("a").id);
+    await networks.remove("front");
+    await networks.close();
+    assert.throws(() =>
+      execFileSync("ip", ["link", "show", tap], { stdio: "pipe" }),
+    );
   });
 }

@@ -7,7 +7,7 @@ import { canonical } from "../ip.js";
 import type { Responder } from "./responder.js";
 import { framed } from "./upstream.js";
 
-const PORT = 53;
+const DEFAULT_PORT = 53;
 /** TCP connections at once: of one client, and of all. */
 const MAX_CONNECTIONS_OF_ONE = 16;
 const MAX_CONNECTIONS = 256;
@@ -21,6 +21,8 @@ const RETRY = 1000;
 export interface NameServerOptions {
   /** The gateway's address, without prefix length. */
   address: string;
+  /** 53 where absent; 0 for one the kernel chooses. */
+  port?: number;
   responder: Responder;
   /** The container that has an address on the network. */
   clientOf: (address: string) => string | undefined;
@@ -34,9 +36,16 @@ export class NameServer {
   readonly #connections = new Map<Socket, string>();
   #retry: NodeJS.Timeout | undefined;
   #closed = false;
+  #port: number;
 
   constructor(options: NameServerOptions) {
     this.#options = options;
+    this.#port = options.port ?? DEFAULT_PORT;
+  }
+
+  /** Where it serves. */
+  get port(): number {
+    return this.#port;
   }
 
   /** @throws {Unavailable} another program has the port */
@@ -48,7 +57,7 @@ export class NameServer {
     } catch (error) {
       this.#letGo();
       throw new Unavailable(
-        `cannot serve names at ${address}, port ${PORT}: ${(error as Error).message}`,
+        `cannot serve names at ${address}, port ${this.#port}: ${(error as Error).message}`,
         { cause: error },
       );
     }
@@ -86,7 +95,8 @@ export class NameServer {
     return new Promise((resolve, reject) => {
       const socket = createSocket(isIPv6(address) ? "udp6" : "udp4");
       socket.once("error", reject);
-      socket.bind({ address, port: PORT, exclusive: true }, () => {
+      socket.bind({ address, port: this.#port, exclusive: true }, () => {
+        this.#port = socket.address().port;
         socket.off("error", reject);
         socket.on("error", (error) => {
           log.warn({ err: error, address }, "name service");
@@ -111,11 +121,14 @@ export class NameServer {
     return new Promise((resolve, reject) => {
       const server = createServer((connection) => this.#serve(connection));
       server.once("error", reject);
-      server.listen({ host: address, port: PORT, exclusive: true }, () => {
-        server.off("error", reject);
-        server.on("error", () => undefined);
-        resolve(server);
-      });
+      server.listen(
+        { host: address, port: this.#port, exclusive: true },
+        () => {
+          server.off("error", reject);
+          server.on("error", () => undefined);
+          resolve(server);
+        },
+      );
     });
   }
 

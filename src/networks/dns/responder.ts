@@ -34,6 +34,8 @@ export interface ResponderOptions {
   names: NameDirectory;
   /** The servers that a container's other queries go to; none when it may ask nobody. */
   upstreams: (containerId: string) => Promise<string[]>;
+  /** Where they are asked; 53 where absent. */
+  port?: number;
 }
 
 export class Responder {
@@ -117,8 +119,9 @@ export class Responder {
     this.#forwarded.set(client, own + 1);
     this.#allForwarded++;
     try {
-      const servers = await this.#options.upstreams(client);
-      const answer = await forward(message, servers, transport);
+      const { upstreams, port } = this.#options;
+      const servers = await upstreams(client);
+      const answer = await forward(message, servers, transport, port);
       return answer ?? failure(message, SERVFAIL);
     } finally {
       this.#allForwarded--;

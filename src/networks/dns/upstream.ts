@@ -3,7 +3,8 @@ import { createSocket } from "node:dgram";
 import { randomInt } from "node:crypto";
 import { connect, isIPv6 } from "node:net";
 
-const PORT = 53;
+/** Where servers are asked. */
+export const DNS_PORT = 53;
 /** How long one server has to answer, in ms. */
 const TIMEOUT = 3000;
 /** The flags' byte with QR, the bit of answers. */
@@ -21,13 +22,14 @@ export async function forward(
   query: Buffer,
   servers: readonly string[],
   transport: Transport,
+  port = DNS_PORT,
 ): Promise<Buffer | undefined> {
   // An ID, and below a port, that nobody who is not on the way can guess.
   const asked = Buffer.from(query);
   asked.writeUInt16BE(randomInt(0x10000), 0);
   for (const server of servers) {
     const ask = transport === "udp" ? askByUdp : askByTcp;
-    const answer = await ask(asked, server).catch(() => undefined);
+    const answer = await ask(asked, server, port).catch(() => undefined);
     if (answer) {
       query.copy(answer, 0, 0, 2);
       return answer;
@@ -36,7 +38,11 @@ export async function forward(
   return undefined;
 }
 
-function askByUdp(query: Buffer, server: string): Promise<Buffer> {
+function askByUdp(
+  query: Buffer,
+  server: string,
+  port: number,
+): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const socket = createSocket(isIPv6(server) ? "udp6" : "udp4");
     const timer = setTimeout(() => end(new Error("no answer")), TIMEOUT);
@@ -48,16 +54,20 @@ function askByUdp(query: Buffer, server: string): Promise<Buffer> {
     };
     socket.on("error", end);
     // Connected: the kernel passes on what comes from this server only.
-    socket.connect(PORT, server, () => socket.send(query));
+    socket.connect(port, server, () => socket.send(query));
     socket.on("message", (answer) => {
       if (answers(answer, query)) end(answer);
     });
   });
 }
 
-function askByTcp(query: Buffer, server: string): Promise<Buffer> {
+function askByTcp(
+  query: Buffer,
+  server: string,
+  port: number,
+): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: server, port: PORT });
+    const socket = connect({ host: server, port });
     const timer = setTimeout(() => end(new Error("no answer")), TIMEOUT);
     const end = (outcome: Buffer | Error) => {
       clearTimeout(timer);
