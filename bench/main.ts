@@ -23,6 +23,7 @@ import { pullMeasure } from "./measures/pull.js";
 import { runMeasure } from "./measures/run.js";
 import { startMeasure } from "./measures/start.js";
 import { streamsMeasure } from "./measures/streams.js";
+import { volumesMeasure } from "./measures/volumes.js";
 import { NetworkSpace } from "./network-space.js";
 import { plot } from "./plot.js";
 import { run } from "./processes.js";
@@ -39,6 +40,7 @@ const MEASURES: readonly Measure[] = [
   parallelMeasure,
   densityMeasure,
   instructionsMeasure,
+  volumesMeasure,
 ];
 const PEERS = { dockerd: startDockerd, podman: findPodman };
 type PeerName = keyof typeof PEERS;

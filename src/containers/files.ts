@@ -13,6 +13,7 @@ import {
 } from "../errors.js";
 import { AgentFailure, type Hypervisor } from "../hypervisor/index.js";
 import type { ImageSource } from "../images/index.js";
+import type { Volumes } from "../volumes/index.js";
 import type { Container } from "./container.js";
 import type { Tell } from "./container-events.js";
 import type { MachineFiles, RunningTask } from "./machine-files.js";
@@ -22,11 +23,13 @@ import {
   machineMemory,
   setupOf,
 } from "./machine-spec.js";
+import { prepareMounts } from "./mounts/start.js";
 import { OfflineMachine } from "./offline-machine.js";
 
 export interface ContainerFilesOptions {
   images: ImageSource;
   hypervisor: Hypervisor;
+  volumes: Volumes;
   defaults: MachineDefaults;
   /** Folder for the machines' sockets. */
   machineRoot: string;
@@ -244,12 +247,19 @@ export class ContainerFiles {
 
   async #boot(container: Container): Promise<OfflineMachine> {
     const { record } = container;
-    const { hypervisor, images, defaults, machineRoot } = this.#options;
+    const { hypervisor, images, volumes, defaults, machineRoot } =
+      this.#options;
     const directory = path.join(machineRoot, `${record.id.slice(0, 15)}f`);
     const forget = () => rm(directory, { recursive: true, force: true });
     await forget();
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    const setup = setupOf(record, []);
+    const mounts = await prepareMounts(record, volumes);
+    mounts.release();
+    // Volumes get their first content when the container starts.
+    const setup = setupOf(
+      record,
+      mounts.shares.map((share) => ({ ...share, populate: false })),
+    );
     const offline = await OfflineMachine.boot(
       hypervisor,
       {
@@ -274,6 +284,7 @@ export class ContainerFiles {
         // A tmpfs is there only while the container runs.
         mounts: setup.mounts.filter((mount) => mount.type !== "tmpfs"),
       },
+      (machine) => mounts.serve(machine.shareSocket, directory),
       () =>
         void container.exclusive(async () => {
           if (container.offline === offline && !offline.inUse)

@@ -36,6 +36,7 @@ export class OfflineMachine {
   }
 
   /**
+   * @param serve begins to serve the binds and volumes to the machine
    * @param onIdle called when nobody has used it for a while: the caller ends it
    * @throws {Unavailable} it cannot be started
    */
@@ -44,11 +45,13 @@ export class OfflineMachine {
     size: MachineSize,
     spec: MachineSpec,
     setup: Setup,
+    serve: (machine: Machine) => Promise<void>,
     onIdle: () => void,
   ): Promise<OfflineMachine> {
     const blank = await hypervisor.prepare(size);
     const machine = await blank.start(spec);
     try {
+      await serve(machine);
       await machine.agent.request("setup", setup);
     } catch (error) {
       await machine.kill();

@@ -1,15 +1,18 @@
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
   mkdirSync,
   readFileSync,
   statSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import path from "node:path";
-import { before, describe, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { api, messageOf } from "./harness/api.js";
+import { Daemon } from "./harness/daemon.js";
 import {
   docker,
   dockerOk,
@@ -17,7 +20,8 @@ import {
   removeContainers,
   uniqueName,
 } from "./harness/docker.js";
-import { busybox, environment } from "./harness/environment.js";
+import { busybox, environment, imageRef } from "./harness/environment.js";
+import { eventually } from "./harness/wait.js";
 
 const shell = (script: string) => [busybox(), "sh", "-c", script];
 
@@ -196,3 +200,191 @@ describe("bind mounts", () => {
     }
   });
 });
+
+describe("what the image has at a volume's place", () => {
+  const name = uniqueName("filled");
+  const volume = uniqueName("filled");
+  after(() => removeContainers(name));
+
+  test("becomes the empty volume's content, with owners, modes, links and attributes", async () => {
+    const look =
+      "cd /data; ls -A | grep -v long-name | sort; stat -c '%a %u:%g %F' setuid owned sticky fifo null; stat -c '%i' link-a link-b | uniq | wc -l; readlink symlink; stat -c %Y old-time";
+    const inImage = await dockerOk([
+      ...["run", "--rm", imageRef("layers"), "sh", "-c", look],
+    ]);
+    const inVolume = await dockerOk([
+      ...["run", "--name", name, "-v", `${volume}:/data`],
+      ...[imageRef("layers"), "sh", "-c", look],
+    ]);
+    assert.equal(inVolume, inImage);
+    const { json } = await api("GET", `/volumes/${volume}`);
+    const { Mountpoint } = json as { Mountpoint: string };
+    const owned = statSync(path.join(Mountpoint, "owned"));
+    if (environment().root) {
+      assert.deepEqual([owned.uid, owned.gid], [1000, 29]);
+    }
+    // A volume that has something keeps it, and one that was emptied stays so.
+    execFileSync("rm", ["-rf", Mountpoint]);
+    mkdirSync(Mountpoint);
+    const again = await docker(["start", "-a", name]);
+    assert.doesNotMatch(again.stdout, /setuid/);
+    const none = await dockerOk([
+      ...["run", "--rm", "-v", `${volume}:/data:nocopy`],
+      ...[imageRef("layers"), "ls", "-A", "/data"],
+    ]);
+    assert.equal(none, "");
+  });
+});
+
+describe("volumes that nobody named", () => {
+  const anonymous = async () =>
+    (await dockerOk(["volume", "ls", "-q", "--filter", "dangling=true"]))
+      .split("\n")
+      .filter((name) => /^[0-9a-f]{64}$/.test(name));
+
+  test("go with --rm and rm -v, stay with rm, and go with prune", async () => {
+    const before = await anonymous();
+    await dockerOk(["run", "--rm", "-v", "/data", ...shell("touch /data/x")]);
+    assert.deepEqual(await anonymous(), before);
+    const [one, other] = [uniqueName("anonymous"), uniqueName("anonymous")];
+    await dockerOk(["create", "--name", one, "-v", "/data", ...shell("true")]);
+    await dockerOk(["rm", "-v", one]);
+    assert.deepEqual(await anonymous(), before);
+    await dockerOk([
+      ...["create", "--name", other, "-v", "/data", ...shell("true")],
+    ]);
+    await dockerOk(["rm", other]);
+    const left = (await anonymous()).filter((name) => !before.includes(name));
+    assert.equal(left.length, 1);
+    const named = uniqueName("named");
+    await dockerOk(["volume", "create", named]);
+    const pruned = await dockerOk(["volume", "prune", "-f"]);
+    assert.match(pruned, new RegExp(left[0] ?? "none"));
+    assert.doesNotMatch(pruned, new RegExp(named));
+    await dockerOk(["volume", "rm", named]);
+  });
+});
+
+describe("containers that share a volume", () => {
+  const [first, second] = [uniqueName("first"), uniqueName("second")];
+  const volume = uniqueName("shared");
+  const inside = (name: string, script: string) =>
+    dockerOk(["exec", name, "sh", "-c", script]);
+
+  before(async () => {
+    await dockerOk([
+      ...["run", "-d", "--name", first, "-v", `${volume}:/data`],
+      ...shell("sleep 1000"),
+    ]);
+    await dockerOk([
+      ...["run", "-d", "--name", second, "--volumes-from", first],
+      ...shell("sleep 1000"),
+    ]);
+  });
+  after(async () => {
+    await removeContainers(first, second);
+    await docker(["volume", "rm", volume]);
+  });
+
+  test("see each other's writes, appends and renames at once", async () => {
+    await inside(first, "echo 1 >> /data/log; mkdir /data/d; touch /data/d/f");
+    await inside(second, "echo 2 >> /data/log; mv /data/d /data/e");
+    await inside(first, "echo 3 >> /data/log");
+    assert.equal(await inside(second, "cat /data/log"), "1\n2\n3");
+    assert.equal(
+      await inside(first, "ls /data /data/e"),
+      await inside(second, "ls /data /data/e"),
+    );
+    await inside(
+      first,
+      "exec 3>/data/open; echo early >&3; rm /data/open; echo late >&3; test -s /proc/self/fd/3",
+    );
+  });
+
+  test("what a guest plants leads to nothing of the host's", async () => {
+    const folder = path.join(environment().directory, uniqueName("planted"));
+    mkdirSync(folder);
+    symlinkSync("/etc/hostname", path.join(folder, "of-the-host"));
+    const { stdout } = await docker([
+      ...["run", "--rm", "-v", `${folder}:/x`, "--hostname", "in-the-guest"],
+      ...shell(
+        "cat /x/of-the-host; ln -s ../../../../etc /x/up; ls /x/up/hostname; ln -s / /x/root; ls -d /x/root/x",
+      ),
+    ]);
+    assert.equal(stdout, "in-the-guest\n/x/up/hostname\n/x/root/x\n");
+    // A folder inside of a volume is looked for inside of it, too.
+    const lost = await docker([
+      ...[
+        "run",
+        "--rm",
+        "--mount",
+        `type=volume,src=${volume},dst=/y,volume-subpath=no/such`,
+      ],
+      ...shell("true"),
+    ]);
+    assert.notEqual(lost.code, 0);
+    assert.match(lost.stderr, /no\/such: No such file or directory/);
+    await inside(first, "ln -s /etc /data/etc");
+    const out = await docker([
+      ...[
+        "run",
+        "--rm",
+        "--mount",
+        `type=volume,src=${volume},dst=/y,volume-subpath=etc`,
+      ],
+      ...shell("true"),
+    ]);
+    assert.notEqual(out.code, 0);
+  });
+
+  test("keep them when the daemon is killed, and no server is left behind", async () => {
+    await Daemon.shared().crashAndRestart();
+    await inside(first, "echo after >> /data/log");
+    assert.match(await inside(second, "cat /data/log"), /after$/);
+    const servers = () =>
+      execFileSync("ps", ["-eo", "args"], { encoding: "utf8" })
+        .split("\n")
+        .filter((line) => /hull-share /.test(line))
+        .filter((line) => line.includes(environment().daemon));
+    assert.equal(servers().length, 2);
+    await removeContainers(first, second);
+    assert.deepEqual(servers(), []);
+  });
+});
+
+describe(
+  "locks in a shared volume",
+  { skip: environment().debian ? false : "needs the Debian image" },
+  () => {
+    const [holder, other] = [uniqueName("holder"), uniqueName("other")];
+    const volume = uniqueName("locks");
+    after(async () => {
+      await removeContainers(holder, other);
+      await docker(["volume", "rm", volume]);
+    });
+
+    test("hold containers off each other, until the one that has it is gone", async () => {
+      const run = (name: string, ...command: string[]) =>
+        dockerOk([
+          ...["run", "-d", "--name", name, "-v", `${volume}:/data`],
+          ...[imageRef("debian"), ...command],
+        ]);
+      await run(holder, "flock", "-x", "/data/lock", "sleep", "1000");
+      await run(other, "sleep", "1000");
+      const tryLock = () =>
+        docker(["exec", other, "flock", "-n", "/data/lock", "true"]);
+      await eventually(async () => assert.equal((await tryLock()).code, 1));
+      const waits = docker([
+        "exec",
+        other,
+        "flock",
+        "/data/lock",
+        "echo",
+        "got it",
+      ]);
+      await removeContainers(holder);
+      assert.equal((await waits).stdout, "got it\n");
+      assert.equal((await tryLock()).code, 0);
+    });
+  },
+);

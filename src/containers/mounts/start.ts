@@ -48,13 +48,13 @@ export async function prepareMounts(
     serve: async (socket, directory) => {
       if (exports.length === 0) return;
       await volumes.serve(socket, directory, exports);
-      tellMounts(record, volumes, "mount");
     },
     filledBy: async (setup) => {
       const result = await setup;
       // A volume that is empty later is so because somebody has emptied it.
       for (const mount of mounts) mount.populate = false;
       release();
+      tellMounts(record, volumes, "mount");
       return result;
     },
     release,
