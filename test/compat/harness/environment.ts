@@ -8,6 +8,8 @@ export interface Environment {
   directory: string;
   /** $DOCKER_CONFIG of the run. */
   dockerConfig: string;
+  /** The program Compose v2, which is the CLI's plugin, too. */
+  compose: string;
   /** Folder of the shared daemon (see Daemon). */
   daemon: string;
   registries: {

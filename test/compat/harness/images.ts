@@ -293,6 +293,101 @@ export async function testImages(): Promise<TestImage[]> {
 
 /** An image of Debian made by debootstrap, kept in the cache folder: a minute once. */
 export function debianImage(log: (line: string) => void): BuiltImage {
+  return image([packedLayer(debianRoot(log))], {
+    config: { Env: [PATH], Cmd: ["bash"] },
+  });
+}
+
+/**
+ * Images of programs people run, out of Debian's packages: PostgreSQL, a small web application on
+ * Node.js, nginx. They share one layer, which is kept in the cache folder: one to two minutes once.
+ */
+export async function serviceImages(
+  log: (line: string) => void,
+): Promise<TestImage[]> {
+  const base = debianRoot(log);
+  const file = cached("services", "make-services", (script, half) => {
+    log("making a root file system with PostgreSQL, Node.js and nginx, once");
+    execFileSync(script, [suite(), base, half], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+  });
+  const root = packedLayer(file);
+  const services = path.join(ROOT, "test/compat/harness/services");
+  const own = (names: Record<string, string>) =>
+    layer(
+      Object.entries(names).map(([name, source]) => ({
+        name,
+        mode: 0o755,
+        content: readFileSync(path.join(services, source)),
+      })),
+    );
+  return [
+    {
+      repository: "postgres",
+      tag: "latest",
+      image: image(
+        [
+          root,
+          await own({ "usr/local/bin/entrypoint": "postgres-entrypoint" }),
+        ],
+        {
+          config: {
+            Env: [PATH, "PGDATA=/var/lib/postgresql/data"],
+            Entrypoint: ["/usr/local/bin/entrypoint"],
+            Cmd: ["postgres"],
+            ExposedPorts: { "5432/tcp": {} },
+            Volumes: { "/var/lib/postgresql/data": {} },
+            StopSignal: "SIGINT",
+          },
+        },
+      ),
+    },
+    {
+      repository: "notes",
+      tag: "latest",
+      image: image([root, await own({ "srv/notes.cjs": "notes.cjs" })], {
+        config: {
+          Env: [PATH, "NODE_PATH=/usr/share/nodejs"],
+          Cmd: ["node", "/srv/notes.cjs"],
+          User: "www-data",
+          ExposedPorts: { "3000/tcp": {} },
+        },
+      }),
+    },
+    {
+      repository: "nginx",
+      tag: "latest",
+      image: image([root], {
+        config: {
+          Env: [PATH],
+          Cmd: ["nginx", "-g", "daemon off; error_log /dev/stderr;"],
+          ExposedPorts: { "80/tcp": {} },
+          StopSignal: "SIGQUIT",
+        },
+      }),
+    },
+  ];
+}
+
+/** The file of a small Debian's root, a gzip'd tar. */
+function debianRoot(log: (line: string) => void): string {
+  return cached("debian", "make-debian", (script, half) => {
+    log(
+      `making a root file system of Debian ${suite()} with debootstrap, once`,
+    );
+    execFileSync(script, [suite(), half], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+  });
+}
+
+/** A gzip'd tar of the cache folder, by the script that makes it. */
+function cached(
+  name: string,
+  scriptName: string,
+  make: (script: string, output: string) => void,
+): string {
   const cache = path.join(
     process.env["HULL_CACHE"] ??
       path.join(
@@ -302,36 +397,37 @@ export function debianImage(log: (line: string) => void): BuiltImage {
     "compat",
   );
   mkdirSync(cache, { recursive: true });
-  const suite =
-    /VERSION_CODENAME=(\w+)/.exec(
-      readFileSync("/etc/os-release", "utf8"),
-    )?.[1] ?? "stable";
-  const script = path.join(ROOT, "test/compat/harness/make-debian");
+  const script = path.join(ROOT, "test/compat/harness", scriptName);
   const file = path.join(
     cache,
-    `debian-${suite}-${contentKey(readFileSync(script))}.tar.gz`,
+    `${name}-${suite()}-${contentKey(readFileSync(script))}.tar.gz`,
   );
-  if (!existsSync(file)) {
-    log(`making a root file system of Debian ${suite} with debootstrap, once`);
-    const half = `${file}.${process.pid}`;
-    try {
-      execFileSync(script, [suite, half], {
-        stdio: ["ignore", "ignore", "pipe"],
-      });
-      writeFileSync(
-        `${half}.diff-id`,
-        digestOf(gunzipSync(readFileSync(half))),
-      );
-      renameSync(`${half}.diff-id`, `${file}.diff-id`);
-      renameSync(half, file);
-    } finally {
-      rmSync(half, { force: true });
-      rmSync(`${half}.diff-id`, { force: true });
-    }
+  if (existsSync(file)) return file;
+  const half = `${file}.${process.pid}`;
+  try {
+    make(script, half);
+    writeFileSync(`${half}.diff-id`, digestOf(gunzipSync(readFileSync(half))));
+    renameSync(`${half}.diff-id`, `${file}.diff-id`);
+    renameSync(half, file);
+  } finally {
+    rmSync(half, { force: true });
+    rmSync(`${half}.diff-id`, { force: true });
   }
-  const packed: PackedLayer = {
+  return file;
+}
+
+function packedLayer(file: string): PackedLayer {
+  return {
     compressed: readFileSync(file),
     diffId: readFileSync(`${file}.diff-id`, "utf8"),
   };
-  return image([packed], { config: { Env: [PATH], Cmd: ["bash"] } });
+}
+
+/** The host's own Debian release. */
+function suite(): string {
+  return (
+    /VERSION_CODENAME=(\w+)/.exec(
+      readFileSync("/etc/os-release", "utf8"),
+    )?.[1] ?? "stable"
+  );
 }

@@ -13,6 +13,7 @@ import {
   readdirSync,
   rmdirSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import os from "node:os";
@@ -20,7 +21,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { Daemon } from "./daemon.js";
 import type { Environment } from "./environment.js";
-import { debianImage, testImages } from "./images.js";
+import { debianImage, serviceImages, testImages } from "./images.js";
 import { push, startRegistry, type RunningRegistry } from "./registry.js";
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
@@ -106,15 +107,27 @@ async function main(): Promise<number> {
   let debian = false;
   if (root) {
     await push(registries.plain, "debian", "latest", debianImage(log));
+    for (const { repository, tag, image } of await serviceImages(log)) {
+      await push(registries.plain, repository, tag, image);
+    }
     debian = true;
   }
 
   const dockerConfig = path.join(directory, "docker-config");
-  mkdirSync(dockerConfig);
+  mkdirSync(path.join(dockerConfig, "cli-plugins"), { recursive: true });
+  const composePlugin = execFileSync(path.join(HERE, "fetch-compose"), {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "inherit"],
+  }).trim();
+  symlinkSync(
+    composePlugin,
+    path.join(dockerConfig, "cli-plugins", "docker-compose"),
+  );
   const daemon = new Daemon(path.join(directory, "d"));
   const environment: Environment = {
     directory,
     dockerConfig,
+    compose: composePlugin,
     daemon: daemon.directory,
     registries,
     debian,
