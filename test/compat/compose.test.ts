@@ -267,7 +267,7 @@ describe("Compose v2", { skip }, () => {
         ...["--filter", `name=${project.name}`],
       ])
     ).split("\n");
-    assert.equal(bridges(ids).length, 2);
+    assert.equal(bridges(ids).length, 3);
     assert.ok((await inventory()).length > there.length);
     await project.ok(["--profile", "more", "down", "-t", "1"]);
     const volume = `${project.name}_data`;

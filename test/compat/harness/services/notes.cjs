@@ -6,7 +6,8 @@ const process = require("node:process");
 const { setTimeout } = require("node:timers");
 const { Pool } = require("pg");
 
-const pool = new Pool({ connectionTimeoutMillis: 60000 });
+// A database whose machine is gone says no goodbye: what it does not answer is given up, with its connection.
+const pool = new Pool({ connectionTimeoutMillis: 60000, query_timeout: 15000 });
 // A database that goes away takes its idle connections with it; the next query makes a new one.
 pool.on("error", (error) => console.error(`database: ${error.message}`));
 
