@@ -138,7 +138,7 @@ const bytecode = path.join(work, "bytecode.h");
 fs.writeFileSync(bytecode, run(compiler, [script]));
 
 // The ELF.
-const own = ["main.c", "sys.c", "tree.c"].map((name) =>
+const own = ["main.c", "init.c", "sys.c", "tree.c"].map((name) =>
   path.join(native, name),
 );
 const parts = [

@@ -79,6 +79,10 @@ export interface Operations {
   freeze: { args: { frozen: boolean }; result: Record<string, never> };
   /** Puts NICs on and off networks while the container runs. */
   network: { args: NetworkChange; result: Record<string, never> };
+  /** What the container takes of the machine, now and since its start. */
+  usage: { args: Record<string, never>; result: Usage };
+  /** Changes limits of the running container; those that are not given stay. */
+  limit: { args: { limits: Limits }; result: Record<string, never> };
   /** Ends what runs, flushes and unmounts everything. After the answer the VM may be powered off. */
   shutdown: { args: Record<string, never>; result: Record<string, never> };
 }
@@ -225,10 +229,12 @@ export interface FileSetup {
   mode: number;
 }
 
-/** The container's cgroup; absent means no limit but the machine's. */
+/** The container's cgroup; absent means no limit but the machine's, and so does a negative number. */
 export interface Limits {
   memoryBytes?: number;
   memorySwapBytes?: number;
+  /** What is not taken from it while other memory can be. */
+  memoryLowBytes?: number;
   /** CPU time a second, in microseconds a 100 ms period: cpu.max's quota. */
   cpuQuotaUs?: number;
   cpuPeriodUs?: number;
@@ -263,6 +269,58 @@ export interface Spawn {
   noNewPrivileges: boolean;
   rlimits: { name: string; soft: number; hard: number }[];
   oomScoreAdj: number;
+  /** Of INIT_PROCESS: it runs below an init that passes signals on and reaps (--init). */
+  init?: boolean;
+}
+
+/** The container's use of the machine, from its cgroup; counters begin with its start. */
+export interface Usage {
+  machine: {
+    /** CPUs it has. */
+    cpus: number;
+    memoryBytes: number;
+    /** Time of all its CPUs since boot, idle or not, in µs. */
+    cpuUs: number;
+  };
+  cpu: {
+    userUs: number;
+    systemUs: number;
+    totalUs: number;
+    periods: number;
+    throttledPeriods: number;
+    throttledUs: number;
+  };
+  memory: {
+    bytes: number;
+    peakBytes: number;
+    /** -1 is none. */
+    limitBytes: number;
+    /** The lines of memory.stat. */
+    stat: Record<string, number>;
+  };
+  pids: { current: number; /** -1 is none. */ limit: number };
+  devices: {
+    major: number;
+    minor: number;
+    readBytes: number;
+    writtenBytes: number;
+    reads: number;
+    writes: number;
+  }[];
+  interfaces: {
+    name: string;
+    rx: TrafficCounters;
+    tx: TrafficCounters;
+  }[];
+  /** What it has written to its own disk and not removed. */
+  diskBytes: number;
+}
+
+export interface TrafficCounters {
+  bytes: number;
+  packets: number;
+  errors: number;
+  dropped: number;
 }
 
 /**

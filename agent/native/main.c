@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "bytecode.h"
+#include "init.h"
 #include "quickjs.h"
 #include "sys.h"
 
@@ -13,7 +14,9 @@ static void complain(const char *text) {
   if (text && write(2, text, strlen(text)) >= 0 && write(2, "\n", 1)) return;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  /* Not the agent, but the init of a container: argv is the name, "--" and the program's own. */
+  if (argc > 2 && strcmp(argv[0], INIT_NAME) == 0) return init_main(argv + 2);
   struct timespec started;
   clock_gettime(CLOCK_MONOTONIC, &started);
   JSRuntime *runtime = JS_NewRuntime();

@@ -31,6 +31,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
@@ -300,6 +301,18 @@ FUNCTION(sys_stat) {
   FIELD("modifiedNs", status.st_mtim.tv_nsec);
 #undef FIELD
   return object;
+}
+
+/* Bytes in use on the file system a path is on. */
+FUNCTION(sys_bytesUsed) {
+  STRING(0, path);
+  struct statfs status;
+  int result = statfs(path, &status), error = errno;
+  JS_FreeCString(ctx, path);
+  errno = error;
+  if (result < 0) return fail(ctx);
+  return JS_NewInt64(ctx, (int64_t)(status.f_blocks - status.f_bfree) *
+                              status.f_bsize);
 }
 
 FUNCTION(sys_access) {
@@ -938,6 +951,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(open, 4),            ENTRY(close, 1),
     ENTRY(read, 4),            ENTRY(write, 4),
     ENTRY(stat, 3),            ENTRY(access, 2),
+    ENTRY(bytesUsed, 1),
     ENTRY(list, 1),            ENTRY(readlink, 2),
     ENTRY(mkdir, 3),           ENTRY(mknod, 5),
     ENTRY(symlink, 3),         ENTRY(fchmod, 2),

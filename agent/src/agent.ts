@@ -16,6 +16,7 @@ import {
   killAll,
   listPids,
   openMemoryEvents,
+  setLimits,
 } from "./cgroup.js";
 import { Channel, type Receiver } from "./channel.js";
 import {
@@ -42,6 +43,7 @@ import { ProgramProcess } from "./program-process.js";
 import { checkRequest, parseRequest } from "./requests.js";
 import { rewriteFiles, unmountAll } from "./rootfs.js";
 import { unless } from "./sys.js";
+import { readUsage } from "./usage.js";
 
 /** Set by the build: the package's version and a hash of the agent's code. */
 declare const AGENT_VERSION: string;
@@ -169,6 +171,13 @@ export class Agent implements Receiver {
           throw refused("invalid", "this machine was not set up");
         this.network.change(request.args);
         rewriteFiles(request.args.files);
+        return {};
+      case "usage":
+        this.requireContainer();
+        return readUsage();
+      case "limit":
+        this.requireContainer();
+        setLimits(request.args.limits);
         return {};
       case "shutdown":
         return this.shutDown();
@@ -337,6 +346,12 @@ export class Agent implements Receiver {
     }
     sys.sync();
     return {};
+  }
+
+  private requireContainer(): Container {
+    if (!this.container)
+      throw refused("invalid", "this machine was not set up");
+    return this.container;
   }
 
   private find(id: number): Process {

@@ -21,16 +21,27 @@ export function makeCgroup(limits: Limits): number {
       wanted.map((name) => `+${name}`).join(" "),
     );
     unless(["EEXIST"], () => sys.mkdir(AT_FDCWD, PATH, 0o755));
-    for (const [file, value] of limitFiles(limits))
-      step(`set ${file}`, () => writeText(`${PATH}/${file}`, value));
+    setLimits(limits);
     return sys.open(AT_FDCWD, PATH, O_PATH | O_DIRECTORY, 0);
   });
 }
 
-/** The control files that hold the limits. */
+/** Sets the limits that are given and leaves the others as they are. */
+export function setLimits(limits: Limits): void {
+  for (const [file, value] of limitFiles(limits))
+    step(`set ${file}`, () => writeText(`${PATH}/${file}`, value));
+}
+
+/** A control file of the container; "" where the kernel has none of that name. */
+export function readControl(file: string): string {
+  return unless(["ENOENT"], () => readText(`${PATH}/${file}`)) ?? "";
+}
+
+/** The control files that hold the limits; a negative number takes a limit away. */
 export function limitFiles(limits: Limits): [file: string, value: string][] {
   const files: [string, string][] = [];
-  const { memoryBytes, memorySwapBytes, cpuQuotaUs, cpuWeight, pids } = limits;
+  const { memoryBytes, memorySwapBytes, memoryLowBytes } = limits;
+  const { cpuQuotaUs, cpuWeight, pids } = limits;
   if (memoryBytes !== undefined && memoryBytes > 0)
     files.push(["memory.max", `${memoryBytes}`]);
   if (memorySwapBytes !== undefined) {
@@ -41,19 +52,22 @@ export function limitFiles(limits: Limits): [file: string, value: string][] {
       memorySwapBytes < 0 ? "max" : `${Math.max(0, swap)}`,
     ]);
   }
-  if (cpuQuotaUs !== undefined && cpuQuotaUs > 0)
-    files.push(["cpu.max", `${cpuQuotaUs} ${limits.cpuPeriodUs ?? 100000}`]);
+  if (memoryLowBytes !== undefined && memoryLowBytes > 0)
+    files.push(["memory.low", `${memoryLowBytes}`]);
+  if (cpuQuotaUs !== undefined && cpuQuotaUs !== 0) {
+    const quota = cpuQuotaUs < 0 ? "max" : `${cpuQuotaUs}`;
+    files.push(["cpu.max", `${quota} ${limits.cpuPeriodUs ?? 100000}`]);
+  }
   if (cpuWeight !== undefined && cpuWeight > 0)
     files.push(["cpu.weight", `${cpuWeight}`]);
-  if (pids !== undefined && pids > 0) files.push(["pids.max", `${pids}`]);
+  if (pids !== undefined && pids !== 0)
+    files.push(["pids.max", pids < 0 ? "max" : `${pids}`]);
   return files;
 }
 
 /** How many of the container's processes the kernel has killed for want of memory. */
 export function countOomKills(): number {
-  const text =
-    unless(["ENOENT"], () => readText(`${PATH}/memory.events`)) ?? "";
-  const line = text
+  const line = readControl("memory.events")
     .split("\n")
     .find((candidate) => candidate.startsWith("oom_kill "));
   return line ? Number(line.slice("oom_kill ".length)) : 0;

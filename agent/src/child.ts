@@ -33,6 +33,9 @@ import { isSysError, unless } from "./sys.js";
 import { readUserFile } from "./user-files.js";
 import { resolveUser, type ExecUser } from "./users.js";
 
+/** What the init of --init is called: Docker's name, by which native/main.c knows it. */
+const INIT_NAME = "/sbin/docker-init";
+
 export interface ChildPlan {
   spawn: Spawn;
   container: Container;
@@ -93,10 +96,12 @@ function become({ spawn, container, stdio, init }: ChildPlan): void {
   );
   sys.umask(0o022);
   sys.resetSignals();
+  const first = init === undefined && spawn.init;
   try {
+    // As an init the agent's ELF executes itself, see native/init.c.
     sys.execve(
-      program,
-      spawn.args,
+      first ? "/proc/self/exe" : program,
+      first ? [INIT_NAME, "--", ...spawn.args] : spawn.args,
       [...env].map(([key, value]) => `${key}=${value}`),
     );
   } catch (error) {

@@ -46,6 +46,8 @@ const SHAPES: { [Op in OperationName]: Shape } = {
   files: { process: "number", task: "object" },
   freeze: { frozen: "boolean" },
   network: { add: "array", remove: "array", routes: "array", files: "array" },
+  usage: {},
+  limit: { limits: "object" },
   shutdown: {},
 };
 

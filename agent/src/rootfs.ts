@@ -71,6 +71,14 @@ export function mountRoot(setup: RootfsSetup): void {
   );
 }
 
+/** What an empty disk has in use: the folders of the overlay, and ext4's own. */
+const EMPTY_DISK = 9 * 4096;
+
+/** Bytes the container has written. */
+export function writtenBytes(): number {
+  return Math.max(0, sys.bytesUsed(DISK) - EMPTY_DISK);
+}
+
 /** Mounts what the user asked for: tmpfs and volumes. */
 export function mountExtra(mount: MountSetup): void {
   if (mount.type === "share") {

@@ -34,6 +34,8 @@ export interface Sys {
   /** Bytes written, -1 when it would block. */
   write(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
   stat(directory: number, path: string, flags: number): Stat;
+  /** Bytes in use on the file system a path is on. */
+  bytesUsed(path: string): number;
   /** faccessat(2) with the effective IDs. */
   access(path: string, mode: number): void;
   /** Names in a folder without "." and "..". */

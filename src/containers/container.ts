@@ -12,6 +12,7 @@ import { type ContainerRecord, NEVER } from "./record.js";
 import type { StartTrace } from "./start-trace.js";
 import { Stdio } from "./stdio.js";
 import type { ContainerStore } from "./store.js";
+import type { UsageSample } from "./usage.js";
 
 export type WaitCondition = "not-running" | "next-exit" | "removed";
 
@@ -40,6 +41,9 @@ export class Container {
   readonly warnings: string[] = [];
   /** Number of the next exec in the machine that runs. */
   nextProcess = INIT_PROCESS + 1;
+
+  /** What it took when that was asked last. */
+  lastUsage: UsageSample | undefined;
 
   readonly #store: ContainerStore;
   readonly #exitWaiters = new Set<(exitCode: number) => void>();

@@ -50,7 +50,7 @@ const healthcheck = z.object({
   StartInterval: integer,
 });
 
-const hostConfigSchema = z.looseObject({
+export const hostConfigSchema = z.looseObject({
   Binds: strings,
   NetworkMode: text,
   PortBindings: optional(
@@ -98,10 +98,14 @@ const hostConfigSchema = z.looseObject({
   Ulimits: optional(z.array(ulimit)),
   Memory: integer,
   MemorySwap: integer,
+  MemoryReservation: integer,
   NanoCpus: integer,
   CpuShares: integer,
   CpuPeriod: integer,
   CpuQuota: integer,
+  CpusetCpus: text,
+  CpusetMems: text,
+  BlkioWeight: integer,
   PidsLimit: integer,
   Init: flag,
   MaskedPaths: strings,

@@ -26,6 +26,7 @@ import { signalNumber } from "./signals.js";
 import { exitCodeOf, startError } from "./start-error.js";
 import type { StartTrace } from "./start-trace.js";
 import type { StartTraces } from "./start-traces.js";
+import { sampleUsage } from "./usage.js";
 
 export interface LifecycleOptions {
   /** Folder for the machines' sockets; short, since a socket's path may have 107 bytes. */
@@ -137,6 +138,7 @@ export class Lifecycle {
     );
     container.machine = machine;
     container.nextProcess = INIT_PROCESS + 1;
+    container.lastUsage = undefined;
     record.machine = machine.record;
     const startedAt = timestamp();
     record.run = { startedAt };
@@ -572,6 +574,8 @@ export class Lifecycle {
         throw notRunning(container);
       }
       this.#options.health.stop(container);
+      // A guest that stands still cannot be asked.
+      await sampleUsage(container);
       // Its processes stand still also while the machine goes on for the sake of its files.
       await this.#freeze(container.machine, true);
       await container.machine.pause();

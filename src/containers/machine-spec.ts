@@ -125,6 +125,7 @@ export function initSpawn(record: ContainerRecord): Spawn {
     ...(config.Tty ? { tty: terminalSize(host.ConsoleSize) } : {}),
     stdin: config.OpenStdin,
     ...privileges(host, false),
+    init: host.Init ?? false,
   };
 }
 
@@ -189,10 +190,11 @@ export function mergeEnv(base: string[], over: string[]): string[] {
   return [...merged.values()];
 }
 
-function limitsOf(host: HostConfig): Limits {
+export function limitsOf(host: HostConfig): Limits {
   const limits: Limits = {};
   if (host.Memory) limits.memoryBytes = host.Memory;
   if (host.MemorySwap) limits.memorySwapBytes = host.MemorySwap;
+  if (host.MemoryReservation) limits.memoryLowBytes = host.MemoryReservation;
   if (host.NanoCpus) {
     limits.cpuPeriodUs = DEFAULT_CPU_PERIOD;
     limits.cpuQuotaUs = Math.round((host.NanoCpus * DEFAULT_CPU_PERIOD) / 1e9);

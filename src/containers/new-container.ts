@@ -1,15 +1,10 @@
 /** From what a user asks for, and the image, to a container's record. All checks are here. */
-import { cpus } from "node:os";
 import { isIP } from "node:net";
 import { InvalidParameter, NotImplemented } from "../errors.js";
 import type { Image, ImageConfig } from "../images/index.js";
 import { capabilitiesOf } from "./capabilities.js";
 import { initialState } from "./container.js";
-import type {
-  CreateRequest,
-  HostConfig,
-  RestartPolicy,
-} from "./create-request.js";
+import type { CreateRequest, HostConfig } from "./create-request.js";
 import { checkHealthcheck, mergeHealthcheck } from "./healthcheck.js";
 import { logOptions } from "./log/options.js";
 import { type MachineDefaults, mergeEnv } from "./machine-spec.js";
@@ -22,11 +17,8 @@ import {
 } from "./record.js";
 import { checkPorts } from "./port-requests.js";
 import { parseMount } from "./mounts/specification.js";
+import { checkResources, checkRestartPolicy } from "./resources.js";
 import { signalNumber } from "./signals.js";
-
-const MiB = 1024 * 1024;
-/** Docker's smallest memory limit. */
-const MIN_MEMORY = 6 * MiB;
 
 /**
  * @throws {InvalidParameter} a value that cannot be, in Docker's words where it has some
@@ -171,70 +163,6 @@ function checkHostConfig(host: HostConfig): void {
   checkUnsupported(host);
 }
 
-function checkResources(host: HostConfig): void {
-  const { Memory, MemorySwap, NanoCpus, CpuPeriod, CpuQuota, PidsLimit } = host;
-  if (Memory !== undefined && Memory !== 0 && Memory < MIN_MEMORY) {
-    throw new InvalidParameter("Minimum memory limit allowed is 6MB");
-  }
-  if (MemorySwap && MemorySwap > 0 && MemorySwap < (Memory ?? 0)) {
-    throw new InvalidParameter(
-      "Minimum memoryswap limit should be larger than memory limit, see usage",
-    );
-  }
-  if (MemorySwap && MemorySwap > 0 && !Memory) {
-    throw new InvalidParameter(
-      "You should always set the Memory limit when using Memoryswap limit, see usage",
-    );
-  }
-  const available = cpus().length;
-  if (NanoCpus && (NanoCpus < 0 || NanoCpus > available * 1e9)) {
-    throw new InvalidParameter(
-      `range of CPUs is from 0.01 to ${available}.00, as there are only ${available} CPUs available`,
-    );
-  }
-  if (NanoCpus && (CpuPeriod || CpuQuota)) {
-    throw new InvalidParameter(
-      "Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set",
-    );
-  }
-  if (CpuPeriod && (CpuPeriod < 1000 || CpuPeriod > 1000000)) {
-    throw new InvalidParameter(
-      "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
-    );
-  }
-  if (CpuQuota && CpuQuota > 0 && CpuQuota < 1000) {
-    throw new InvalidParameter(
-      "CPU cfs quota can not be less than 1ms (i.e. 1000)",
-    );
-  }
-  if (CpuQuota && CpuQuota > (CpuPeriod || 100_000) * available) {
-    throw new InvalidParameter(
-      `CpuQuota asks for more than the ${available} CPUs available`,
-    );
-  }
-  if (PidsLimit !== undefined && PidsLimit < -1) {
-    throw new InvalidParameter("PidsLimit can not be less than -1");
-  }
-}
-
-function checkRestartPolicy(
-  policy: RestartPolicy | undefined,
-  autoRemove: boolean,
-): void {
-  if (!policy) return;
-  const { Name, MaximumRetryCount } = policy;
-  if (autoRemove && Name !== "" && Name !== "no") {
-    throw new InvalidParameter(
-      "can't create 'AutoRemove' container with restart policy",
-    );
-  }
-  if (MaximumRetryCount > 0 && Name !== "on-failure") {
-    throw new InvalidParameter(
-      "invalid restart policy: maximum retry count can only be used with 'on-failure'",
-    );
-  }
-}
-
 function checkTarget(target: string): void {
   if (!target.startsWith("/")) {
     throw new InvalidParameter(
@@ -249,7 +177,6 @@ function checkTarget(target: string): void {
 /** Refuses by name what would otherwise silently not happen. */
 function checkUnsupported(host: HostConfig): void {
   const missing: [boolean, string][] = [
-    [Boolean(host.Init), "an init process (HostConfig.Init)"],
     [
       Object.keys(host.StorageOpt ?? {}).length > 0,
       "storage options (HostConfig.StorageOpt)",

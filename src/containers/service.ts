@@ -31,6 +31,7 @@ import type { NetworkRequest } from "./record.js";
 import { restoreContainers } from "./restore.js";
 import { type StartObserver, StartTraces } from "./start-traces.js";
 import { ContainerStore } from "./store.js";
+import { updateContainer, type UpdateRequest } from "./update.js";
 import { WritableDisks } from "./writable-disk.js";
 
 export interface ContainerServiceOptions {
@@ -343,6 +344,12 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       this.#options.networks.rename(namesOf(record));
       this.tell(container, "rename", { oldName: `/${old}` });
     });
+  }
+
+  /** `POST /containers/{id}/update`; see {@link updateContainer}. */
+  async update(container: Container, request: UpdateRequest): Promise<void> {
+    await updateContainer(container, request);
+    this.tell(container, "update");
   }
 
   /** `POST /containers/prune`: removes what is stopped. Filters: `until` (ms since the epoch), labels. */

@@ -146,6 +146,10 @@ export class TestMachine implements Machine, AgentClient {
     return Promise.resolve();
   }
 
+  cost(): Promise<undefined> {
+    return Promise.resolve(undefined);
+  }
+
   kill(): Promise<void> {
     this.asked.push("kill");
     this.#resolveExited({ reason: "ended", expected: true });

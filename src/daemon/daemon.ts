@@ -16,6 +16,7 @@ import { metricsRoutes } from "../engine-api/metrics.js";
 import { networkRoutes } from "../engine-api/networks.js";
 import { pluginRoutes } from "../engine-api/plugins.js";
 import { startTraceRoutes } from "../engine-api/start-trace.js";
+import { statsRoutes } from "../engine-api/stats.js";
 import { systemRoutes } from "../engine-api/system.js";
 import { createApi } from "../engine-api/server.js";
 import { volumeRoutes } from "../engine-api/volumes.js";
@@ -194,6 +195,7 @@ export class Daemon {
           diskUsageRoutes(containers, images, volumes),
           containerRoutes(containers),
           fileRoutes(containers),
+          statsRoutes(containers),
           execRoutes(containers),
           imageRoutes(images),
           networkRoutes(networks, containers),

@@ -12,6 +12,7 @@ import { detachKeysOf } from "../containers/detach-keys.js";
 import { LIST_FILTERS } from "../containers/list.js";
 import { readLog } from "../containers/log/reader.js";
 import type { ContainerService } from "../containers/service.js";
+import { updateRequestSchema } from "../containers/update.js";
 import { inspectView, summaryView } from "../containers/views.js";
 import { readJson } from "./body.js";
 import type { ApiContext, ApiRouter } from "./context.js";
@@ -111,6 +112,12 @@ export function containerRoutes(service: ContainerService) {
     router.post("/containers/:id/unpause", async (ctx) => {
       await lifecycle.unpause(named(ctx));
       ctx.status = 204;
+    });
+
+    router.post("/containers/:id/update", async (ctx) => {
+      const request = await readJson(ctx, updateRequestSchema);
+      await service.update(named(ctx), request);
+      ctx.body = { Warnings: [] };
     });
 
     router.post("/containers/:id/rename", async (ctx) => {

@@ -143,12 +143,25 @@ export interface Machine {
   /** Stands still / goes on. */
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /** What it takes of the host; undefined when it is gone. */
+  cost(): Promise<MachineCost | undefined>;
   /** Ends the process now; the caller has asked the agent to shut down when that matters. */
   kill(): Promise<void>;
   /** Tail of the guest kernel's console, for a diagnosis. Bounded; guest-written, hence not trusted. */
   console(): Promise<string>;
   /** The daemon goes away; the machine stays. */
   detach(): Promise<void>;
+}
+
+/** A machine's process as the host counts it. */
+export interface MachineCost {
+  pid: number;
+  /** CPU time since its start, of the guest and of the emulation. */
+  cpuNs: number;
+  residentBytes: number;
+  /** Of these the part that is shared with no other machine. */
+  privateBytes: number;
+  threads: number;
 }
 
 export interface MachineExit {

@@ -44,6 +44,15 @@ const hello = z.object({
   ),
 });
 
+/** -1 is none. */
+const limit = z.int().min(-1);
+const traffic = z.object({
+  bytes: count,
+  packets: count,
+  errors: count,
+  dropped: count,
+});
+
 const results: {
   [Op in OperationName]: z.ZodType<Operations[Op]["result"]>;
 } = {
@@ -84,6 +93,37 @@ const results: {
   }),
   freeze: empty,
   network: empty,
+  usage: z.object({
+    machine: z.object({ cpus: count, memoryBytes: count, cpuUs: count }),
+    cpu: z.object({
+      userUs: count,
+      systemUs: count,
+      totalUs: count,
+      periods: count,
+      throttledPeriods: count,
+      throttledUs: count,
+    }),
+    memory: z.object({
+      bytes: count,
+      peakBytes: count,
+      limitBytes: limit,
+      stat: z.record(text, count),
+    }),
+    pids: z.object({ current: count, limit }),
+    devices: z.array(
+      z.object({
+        major: count,
+        minor: count,
+        readBytes: count,
+        writtenBytes: count,
+        reads: count,
+        writes: count,
+      }),
+    ),
+    interfaces: z.array(z.object({ name: text, rx: traffic, tx: traffic })),
+    diskBytes: count,
+  }),
+  limit: empty,
   shutdown: empty,
 };
 

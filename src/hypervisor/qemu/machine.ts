@@ -4,12 +4,14 @@ import type { SocketAgentClient } from "../agent/client.js";
 import type {
   AgentClient,
   Machine,
+  MachineCost,
   MachineExit,
   MachineRecord,
   StartKind,
 } from "../index.js";
 import { ConsoleTail, panicMessage } from "./console.js";
 import { machineSockets } from "./command-line.js";
+import { costOf } from "./process-cost.js";
 import type { ProcessEnd, QemuProcess } from "./process.js";
 import { lastWords } from "./process.js";
 import type { QmpClient, QmpEvent } from "./qmp.js";
@@ -81,6 +83,10 @@ export class QemuMachine implements Machine {
 
   async resume(): Promise<void> {
     await this.qmp.execute("cont");
+  }
+
+  cost(): Promise<MachineCost | undefined> {
+    return costOf(this.#process.identity.pid);
   }
 
   async kill(): Promise<void> {
