@@ -6,6 +6,7 @@ import { capabilitiesOf } from "./capabilities.js";
 import { initialState } from "./container.js";
 import type { CreateRequest, HostConfig } from "./create-request.js";
 import { checkHealthcheck, mergeHealthcheck } from "./healthcheck.js";
+import { checkIsolation } from "./isolation.js";
 import { logOptions } from "./log/options.js";
 import { type MachineDefaults, mergeEnv } from "./machine-spec.js";
 import { parseExtraHost } from "./network-files.js";
@@ -186,36 +187,10 @@ function checkUnsupported(host: HostConfig): void {
     if (asked) throw new NotImplemented(`hull does not support ${what} yet`);
   }
   for (const mount of host.Mounts ?? []) parseMount(mount);
-  const impossible: [boolean, string][] = [
-    [Boolean(host.Devices?.length), "host devices (HostConfig.Devices)"],
-    [
-      Boolean(host.DeviceRequests?.length),
-      "host devices (HostConfig.DeviceRequests)",
-    ],
-    [
-      host.PidMode === "host" || isOther(host.PidMode),
-      `the PID namespace "${host.PidMode}" (HostConfig.PidMode)`,
-    ],
-    [
-      host.IpcMode === "host" || isOther(host.IpcMode),
-      `the IPC namespace "${host.IpcMode}" (HostConfig.IpcMode)`,
-    ],
-    [host.UTSMode === "host", 'the UTS namespace "host" (HostConfig.UTSMode)'],
-  ];
-  for (const [asked, what] of impossible) {
-    if (asked) {
-      throw new InvalidParameter(
-        `a container in a virtual machine of its own cannot use ${what}`,
-      );
-    }
-  }
+  checkIsolation(host);
   if (host.Runtime && host.Runtime !== "hull" && host.Runtime !== "runc") {
     throw new InvalidParameter(
       `unknown or invalid runtime name: ${host.Runtime}`,
     );
   }
-}
-
-function isOther(mode: string | undefined): boolean {
-  return mode?.startsWith("container:") ?? false;
 }

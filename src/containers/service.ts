@@ -31,6 +31,7 @@ import type { NetworkRequest } from "./record.js";
 import { restoreContainers } from "./restore.js";
 import { type StartObserver, StartTraces } from "./start-traces.js";
 import { ContainerStore } from "./store.js";
+import { type ContainerSize, sizeOf } from "./size.js";
 import { updateContainer, type UpdateRequest } from "./update.js";
 import { WritableDisks } from "./writable-disk.js";
 
@@ -344,6 +345,11 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       this.#options.networks.rename(namesOf(record));
       this.tell(container, "rename", { oldName: `/${old}` });
     });
+  }
+
+  /** What it takes on disk; see {@link sizeOf}. */
+  size(container: Container): Promise<ContainerSize> {
+    return sizeOf(container, this.#options.images);
   }
 
   /** `POST /containers/{id}/update`; see {@link updateContainer}. */

@@ -10,6 +10,7 @@ import type { Container, WaitCondition } from "../containers/container.js";
 import { attachContainer, type Client } from "../containers/attach.js";
 import { detachKeysOf } from "../containers/detach-keys.js";
 import { LIST_FILTERS } from "../containers/list.js";
+import { logDetails } from "../containers/log/details.js";
 import { readLog } from "../containers/log/reader.js";
 import type { ContainerService } from "../containers/service.js";
 import { updateRequestSchema } from "../containers/update.js";
@@ -58,7 +59,13 @@ export function containerRoutes(service: ContainerService) {
         ...(limit === undefined ? {} : { limit }),
         filters: queryFilters(ctx, LIST_FILTERS),
       });
-      ctx.body = containers.map(summaryView);
+      const size = queryBoolean(ctx, "size");
+      ctx.body = await Promise.all(
+        containers.map(async (container) => ({
+          ...summaryView(container),
+          ...(size ? await service.size(container) : {}),
+        })),
+      );
     });
 
     router.post("/containers/create", async (ctx) => {
@@ -72,9 +79,12 @@ export function containerRoutes(service: ContainerService) {
       ctx.body = { Id: id, Warnings: warnings };
     });
 
-    router.get("/containers/:id/json", (ctx) => {
+    router.get("/containers/:id/json", async (ctx) => {
       const container = named(ctx);
-      ctx.body = inspectView(container, execs.of(container));
+      ctx.body = {
+        ...inspectView(container, execs.of(container)),
+        ...(queryBoolean(ctx, "size") ? await service.size(container) : {}),
+      };
     });
 
     router.post("/containers/:id/start", async (ctx) => {
@@ -184,10 +194,11 @@ export function containerRoutes(service: ContainerService) {
       }
       const stream = new OutputStream(ctx, !record.config.Tty);
       stream.open();
+      const details = options.details ? `${logDetails(record)} ` : "";
       const records = readLog(container.log, options.read, stream.signal);
       for await (const { log: text, stream: name, time } of records) {
         if (!options[name]) continue;
-        const line = options.timestamps ? `${time} ${text}` : text;
+        const line = (options.timestamps ? `${time} ` : "") + details + text;
         if (!(await stream[name](Buffer.from(line)))) return;
       }
       stream.end();

@@ -9,6 +9,7 @@ export interface LogQuery {
   stdout: boolean;
   stderr: boolean;
   timestamps: boolean;
+  details: boolean;
 }
 
 /** @throws {InvalidParameter} no stream is asked for, or a value cannot be */
@@ -34,7 +35,13 @@ export function logQuery(ctx: ApiContext): LogQuery {
   if (since !== undefined) read.since = recordTime(since);
   const until = queryInstant(ctx, "until");
   if (until !== undefined) read.until = recordTime(until);
-  return { read, stdout, stderr, timestamps: queryBoolean(ctx, "timestamps") };
+  return {
+    read,
+    stdout,
+    stderr,
+    timestamps: queryBoolean(ctx, "timestamps"),
+    details: queryBoolean(ctx, "details"),
+  };
 }
 
 /** Nanoseconds since the epoch in the form of a log record's time. */

@@ -146,7 +146,7 @@ function infoView(facts: InfoFacts): object {
       Volume: ["local"],
       Network: ["bridge", "null"],
       Authorization: [],
-      Log: ["json-file", "none"],
+      Log: ["json-file", "local", "none"],
     },
     // Limits are set by the guest's kernel, which has no swap and knows no CPU sets of the host.
     MemoryLimit: true,

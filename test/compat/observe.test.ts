@@ -160,3 +160,59 @@ describe("docker stats", () => {
     assert.match(stderr, /No such container: no-such/);
   });
 });
+
+test("ps -s and inspect -s show what was written", async () => {
+  const name = named("size");
+  await dockerOk([
+    ...["run", "-d", "--name", name, busybox(), "sh", "-c"],
+    "dd if=/dev/zero of=/file bs=1M count=3 2>/dev/null; sync; echo done; exec sleep 1000",
+  ]);
+  await eventually(async () =>
+    assert.equal(await dockerOk(["logs", name]), "done"),
+  );
+  const sizes = async () => {
+    const text = await dockerOk([
+      ...["inspect", "-s", "--format", "{{.SizeRw}} {{.SizeRootFs}}", name],
+    ]);
+    return text.split(" ").map(Number);
+  };
+  const [written = 0, root = 0] = await sizes();
+  assert.ok(written >= 3 * MiB && written < 3.2 * MiB, `${written} bytes`);
+  assert.ok(root > written);
+  const shown = await dockerOk([
+    ...["ps", "-s", "--filter", `name=^${name}$`, "--format", "{{.Size}}"],
+  ]);
+  assert.match(shown, /^3\.\d+MB \(virtual [\d.]+MB\)$/);
+  await dockerOk(["stop", "-t", "0", name]);
+  const [stopped = 0] = await sizes();
+  assert.ok(stopped >= 3 * MiB && stopped < 60 * MiB, `${stopped} bytes`);
+});
+
+test("log driver local, and --details", async () => {
+  const name = named("details");
+  await dockerOk([
+    ...["run", "--name", name, "--log-driver", "local"],
+    ...["--log-opt", "labels=tier,absent", "--log-opt", "env=MODE"],
+    ...["--label", "tier=a b", "-e", "MODE=x", busybox(), "echo", "hello"],
+  ]);
+  assert.equal(await dockerOk(["logs", name]), "hello");
+  assert.equal(
+    await dockerOk(["logs", "--details", name]),
+    "MODE=x,tier=a+b hello",
+  );
+});
+
+test("what a machine of its own cannot be given is refused by name", async () => {
+  for (const [args, message] of [
+    [["--pid", "host"], /HostConfig\.PidMode/],
+    [["--ipc", "host"], /HostConfig\.IpcMode/],
+    [["--uts", "host"], /HostConfig\.UTSMode/],
+    [["--cgroupns", "host"], /HostConfig\.CgroupnsMode/],
+    [["--device", "/dev/null"], /HostConfig\.Devices/],
+    [["--security-opt", "apparmor=strict"], /a profile of apparmor/],
+  ] as const) {
+    const { code, stderr } = await docker(["create", ...args, busybox()]);
+    assert.equal(code, 1, args.join(" "));
+    assert.match(stderr, message);
+  }
+});

@@ -9,8 +9,14 @@ const UNITS: Record<string, number> = {
   m: 1024 ** 2,
   g: 1024 ** 3,
 };
-/** Options of `docker run --log-opt` that say how records are shown, and change nothing here. */
-const ACCEPTED = ["max-size", "max-file", "mode", "max-buffer-size"];
+const DRIVERS = ["json-file", "local", "none"];
+const ACCEPTED = [
+  ...["max-size", "max-file", "mode", "max-buffer-size"],
+  // What --details shows.
+  ...["labels", "env"],
+];
+/** Docker's defaults of the driver `local`; `json-file` never begins a new file by default. */
+const LOCAL = { "max-size": "20m", "max-file": "5" };
 
 /**
  * Reads a container's LogConfig.
@@ -21,8 +27,10 @@ export function logOptions(host: HostConfig): {
   maxFiles: number;
 } {
   const type = host.LogConfig?.Type || "json-file";
-  const config = host.LogConfig?.Config ?? {};
-  if (type !== "json-file" && type !== "none") {
+  const given = host.LogConfig?.Config ?? {};
+  const config: Record<string, string> =
+    type === "local" ? { ...LOCAL, ...given } : given;
+  if (!DRIVERS.includes(type)) {
     throw new InvalidParameter(
       `logger: no log driver named '${type}' is registered`,
     );
