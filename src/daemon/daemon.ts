@@ -10,6 +10,7 @@ import { containerRoutes } from "../engine-api/containers.js";
 import { fileRoutes } from "../engine-api/files.js";
 import { diskUsageRoutes } from "../engine-api/disk-usage.js";
 import { execRoutes } from "../engine-api/exec.js";
+import { imageTransferRoutes } from "../engine-api/image-transfer.js";
 import { imageRoutes } from "../engine-api/images.js";
 import { eventRoutes } from "../engine-api/events.js";
 import { metricsRoutes } from "../engine-api/metrics.js";
@@ -197,6 +198,7 @@ export class Daemon {
           fileRoutes(containers),
           statsRoutes(containers),
           execRoutes(containers),
+          imageTransferRoutes(images, containers),
           imageRoutes(images),
           networkRoutes(networks, containers),
           volumeRoutes(volumes),

@@ -11,6 +11,7 @@ import { RegistryError } from "../images/registry/errors.js";
 import type { ImageService } from "../images/service.js";
 import type { ApiContext, ApiRouter } from "./context.js";
 import { HttpFailure } from "./errors.js";
+import { importImage } from "./image-transfer.js";
 import { queryBoolean, queryFilters, queryString } from "./query.js";
 import {
   clientGone,
@@ -49,8 +50,9 @@ export function imageRoutes(
     });
 
     router.post("/images/create", async (ctx) => {
+      if (queryString(ctx, "fromSrc")) return importImage(ctx, service);
       if (queryString(ctx, "fromImage") === undefined) {
-        throw new NotImplemented("hull cannot do this yet: import an image");
+        throw new InvalidParameter("fromImage: an image's name is required");
       }
       const reference = pullReference(
         queryString(ctx, "fromImage") ?? "",

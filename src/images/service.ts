@@ -9,8 +9,11 @@ import type { Image, ImageSource, ImageUsage } from "./index.js";
 import { Erofs } from "./layers/erofs.js";
 import { DEFAULT_LIMITS, type LayerLimits } from "./layers/layer-filter.js";
 import { listImages } from "./list.js";
+import { LocalImages } from "./local-images.js";
+import { LayerImporter } from "./local/layer-import.js";
 import { parsePlatform } from "./platform.js";
 import { Puller } from "./pull.js";
+import { Pusher } from "./push.js";
 import type { ProgressSink } from "./progress.js";
 import {
   parseAnyReference,
@@ -70,6 +73,8 @@ export interface PullOptions {
 
 /** Images: pulled, listed, named, removed, and given to containers as disks. */
 export class ImageService implements ImageSource {
+  /** Commit, import, save, load, and push. */
+  readonly local: LocalImages;
   readonly #store: ImageStore;
   readonly #registry: RegistryClient;
   readonly #puller: Puller;
@@ -97,6 +102,16 @@ export class ImageService implements ImageSource {
       ),
       (diffIds) => this.#disk(diffIds),
     );
+    this.local = new LocalImages({
+      store,
+      layers: new LayerImporter(store, this.#findErofs, {
+        ...DEFAULT_LIMITS,
+        ...options.limits,
+      }),
+      pusher: new Pusher(store, this.#registry),
+      find: (text) => this.#find(text),
+      publish: (...words) => this.#publish(...words),
+    });
     // The last container of an image that was removed by force takes its files along.
     this.#unsubscribe = options.events.subscribe(({ Type, Action }) => {
       if (Type !== "container" || Action !== "destroy") return;

@@ -25,13 +25,17 @@ export class RegistryClient {
     credentials: Credentials,
     signal: AbortSignal,
     run: (repository: Repository) => Promise<T>,
+    /** "push" leaves the mirrors out. */
+    purpose: "pull" | "push" = "pull",
   ): Promise<T> {
     if (!URL.canParse(`https://${reference.domain}`)) {
       throw new InvalidParameter(
         `invalid registry host: ${JSON.stringify(reference.domain)}`,
       );
     }
-    const endpoints = await endpointsOf(reference.domain, this.#options);
+    const endpoints = (
+      await endpointsOf(reference.domain, this.#options)
+    ).filter(({ mirror }) => !mirror || purpose === "pull");
     const last = endpoints.at(-1);
     for (const endpoint of endpoints) {
       try {
@@ -41,6 +45,7 @@ export class RegistryClient {
           endpoint,
           reference.path,
           endpoint.mirror ? ANONYMOUS : credentials,
+          purpose === "push" ? "pull,push" : "pull",
         );
         const reached = await repository.ping(signal).then(
           () => true,

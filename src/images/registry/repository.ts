@@ -1,4 +1,4 @@
-/** The pull side of the OCI distribution specification. */
+/** A repository of a registry, by the OCI distribution specification. */
 import { STATUS_CODES } from "node:http";
 import { Readable } from "node:stream";
 import { type Digest, digestOf, isDigest } from "../digest.js";
@@ -48,6 +48,8 @@ export class Repository {
     endpoint: Endpoint,
     path: string,
     credentials: Credentials,
+    /** What a token is to allow, e.g. "pull,push". */
+    actions = "pull",
   ) {
     this.#transport = transport;
     this.endpoint = endpoint;
@@ -56,7 +58,7 @@ export class Repository {
       transport,
       endpoint.tls,
       credentials,
-      path === "" ? "" : `repository:${path}:pull`,
+      path === "" ? "" : `repository:${path}:${actions}`,
     );
   }
 
@@ -211,6 +213,111 @@ export class Repository {
   }
 
   /**
+   * Whether a blob is there.
+   * @throws {RegistryError} the registry's error
+   */
+  async hasBlob(digest: Digest, signal: AbortSignal): Promise<boolean> {
+    const answer = await this.#send("HEAD", `blobs/${digest}`, {}, signal);
+    await discard(answer);
+    if (answer.statusCode === 200) return true;
+    if (answer.statusCode === 404) return false;
+    throw errorFromAnswer(answer.statusCode, "", bearerOf(answer));
+  }
+
+  /**
+   * Uploads a blob, unless the registry can take it from another of its repositories.
+   * @param content makes its stream
+   * @param from a repository that has it
+   * @throws {RegistryError} the registry's error
+   */
+  async putBlob(
+    { digest, size }: { digest: Digest; size: number },
+    content: () => Readable | Buffer,
+    from: string | undefined,
+    signal: AbortSignal,
+  ): Promise<"uploaded" | "mounted"> {
+    const mount =
+      from === undefined
+        ? ""
+        : `?${new URLSearchParams({ mount: digest, from }).toString()}`;
+    const begun = await this.#send(
+      "POST",
+      `blobs/uploads/${mount}`,
+      {},
+      signal,
+    );
+    if (begun.statusCode === 201) {
+      await discard(begun);
+      return "mounted";
+    }
+    if (begun.statusCode !== 202) throw await this.#failure(begun, "POST");
+    await discard(begun);
+    const { location } = begun.headers;
+    const base = this.#url("blobs/uploads/").href;
+    if (typeof location !== "string" || !URL.canParse(location, base)) {
+      throw new RegistryError("", "the registry names no place for an upload");
+    }
+    const url = new URL(location, base);
+    url.searchParams.set("digest", digest);
+    const answer = await this.#transport.send({
+      method: "PUT",
+      url,
+      headers: {
+        "content-type": "application/octet-stream",
+        "content-length": String(size),
+        // Credentials are for the registry itself only.
+        ...(url.origin === new URL(base).origin
+          ? await this.#authorize("PUT", url, signal)
+          : {}),
+      },
+      body: content(),
+      tls: this.endpoint.tls,
+      signal,
+    });
+    if (answer.statusCode !== 201) throw await this.#failure(answer, "PUT");
+    await discard(answer);
+    return "uploaded";
+  }
+
+  /**
+   * Puts a manifest under a tag.
+   * @throws {RegistryError} the registry's error
+   */
+  async putManifest(
+    tag: string,
+    mediaType: string,
+    bytes: Buffer,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const answer = await this.#send(
+      "PUT",
+      `manifests/${tag}`,
+      { "content-type": mediaType },
+      signal,
+      bytes,
+    );
+    if (![200, 201, 202].includes(answer.statusCode)) {
+      throw await this.#failure(answer, "PUT");
+    }
+    await discard(answer);
+  }
+
+  async #failure(
+    answer: RegistryAnswer,
+    method: string,
+  ): Promise<RegistryError> {
+    const body = await readAnswer(
+      answer,
+      MAX_ERROR,
+      new URL(`${this.endpoint.base}/v2/#${method}`),
+    ).then(
+      (bytes) => bytes.toString("utf8"),
+      () => "",
+    );
+    return errorFromAnswer(answer.statusCode, body, bearerOf(answer));
+  }
+
+  /**
    * All tags of the repository.
    * @throws {RegistryError} the registry's error, or more tags than anybody has
    */
@@ -261,17 +368,15 @@ export class Repository {
       (bytes) => bytes.toString("utf8"),
       () => "",
     );
-    const challenge = parseChallenges(answer.headers["www-authenticate"]).find(
-      ({ scheme }) => scheme === "bearer",
-    );
-    throw errorFromAnswer(statusCode, body, challenge);
+    throw errorFromAnswer(statusCode, body, bearerOf(answer));
   }
 
   async #send(
-    method: "GET" | "HEAD",
+    method: "GET" | "HEAD" | "POST" | "PUT",
     path: string,
     headers: Record<string, string>,
     signal: AbortSignal,
+    body?: Buffer,
   ): Promise<RegistryAnswer> {
     const url = this.#url(path);
     const attempt = async (): Promise<RegistryAnswer> =>
@@ -282,6 +387,7 @@ export class Repository {
           ...headers,
           ...(await this.#authorize(method, url, signal)),
         },
+        ...(body ? { body } : {}),
         tls: this.endpoint.tls,
         signal,
       });
@@ -319,6 +425,12 @@ export class Repository {
       path === "" ? `${base}/v2/` : `${base}/v2/${this.path}/${path}`,
     );
   }
+}
+
+function bearerOf(answer: RegistryAnswer) {
+  return parseChallenges(answer.headers["www-authenticate"]).find(
+    ({ scheme }) => scheme === "bearer",
+  );
 }
 
 function mediaTypeOf(answer: RegistryAnswer): string {

@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto";
 import { createSecureContext, rootCertificates } from "node:tls";
+import type { Readable } from "node:stream";
 import { Agent, type Dispatcher, request } from "undici";
 import { SystemError } from "../../errors.js";
 import type { TlsSettings } from "./endpoints.js";
@@ -14,10 +15,10 @@ const IDLE_TIMEOUT_MS = 120_000;
 const MAX_AGENTS = 32;
 
 export interface RegistryRequest {
-  method: "GET" | "HEAD" | "POST";
+  method: "GET" | "HEAD" | "POST" | "PUT";
   url: URL;
   headers?: Record<string, string>;
-  body?: string;
+  body?: string | Buffer | Readable;
   tls: TlsSettings;
   signal: AbortSignal;
 }
@@ -41,6 +42,7 @@ export class Transport {
       const { location } = answer.headers;
       if (
         wanted.method === "POST" ||
+        wanted.method === "PUT" ||
         ![301, 302, 303, 307, 308].includes(answer.statusCode) ||
         typeof location !== "string"
       ) {

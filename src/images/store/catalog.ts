@@ -19,6 +19,10 @@ const ImageRecordSchema = z.object({
   diffIds: z.array(DigestSchema),
   /** RFC 3339. */
   lastTagTime: z.string().optional(),
+  /** The image it was made from here, by commit or build. */
+  parent: DigestSchema.optional(),
+  /** What a build made it by; see src/builder. */
+  buildKey: z.string().optional(),
 });
 /** What is known of an image beside its config. */
 export type ImageRecord = z.output<typeof ImageRecordSchema>;
