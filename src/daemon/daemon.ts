@@ -10,6 +10,8 @@ import { containerRoutes } from "../engine-api/containers.js";
 import { fileRoutes } from "../engine-api/files.js";
 import { diskUsageRoutes } from "../engine-api/disk-usage.js";
 import { execRoutes } from "../engine-api/exec.js";
+import { Builder } from "../builder/builder.js";
+import { buildRoutes } from "../engine-api/build.js";
 import { imageTransferRoutes } from "../engine-api/image-transfer.js";
 import { imageRoutes } from "../engine-api/images.js";
 import { eventRoutes } from "../engine-api/events.js";
@@ -199,6 +201,13 @@ export class Daemon {
           statsRoutes(containers),
           execRoutes(containers),
           imageTransferRoutes(images, containers),
+          buildRoutes(
+            new Builder({
+              containers,
+              images,
+              directory: path.join(dataRoot, "build"),
+            }),
+          ),
           imageRoutes(images),
           networkRoutes(networks, containers),
           volumeRoutes(volumes),

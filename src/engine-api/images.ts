@@ -34,6 +34,7 @@ export function imageRoutes(
       const { version } = ctx.state;
       const images = await service.list(filters, {
         sharedSize: queryBoolean(ctx, "shared-size"),
+        all: queryBoolean(ctx, "all"),
         until: untilFilter(filters),
       });
       ctx.body = images.map((image) => {

@@ -125,6 +125,12 @@ class Remover {
   ): { message: string; used: boolean } | undefined {
     const message = (how: string, why: string): string =>
       `conflict: unable to delete ${shortId(this.#id)} (${how} be forced) - ${why}`;
+    if (this.#hasChildren()) {
+      return {
+        used: true,
+        message: message("cannot", "image has dependent child images"),
+      };
+    }
     const running = this.#containers.find((container) => container.running);
     if (running !== undefined) {
       return {
@@ -155,6 +161,12 @@ class Remover {
       };
     }
     return undefined;
+  }
+
+  #hasChildren(): boolean {
+    return [...this.#draft.images.values()].some(
+      ({ parent }) => parent === this.#id,
+    );
   }
 
   #references(): Reference[] {

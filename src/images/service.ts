@@ -265,6 +265,8 @@ export class ImageService implements ImageSource {
     options: {
       sharedSize?: boolean;
       until?: number;
+      /** Also what builds made on the way to an image. */
+      all?: boolean;
       countContainers?: boolean;
     } = {},
   ): Promise<ImageSummary[]> {
@@ -273,7 +275,7 @@ export class ImageService implements ImageSource {
       if (reference === undefined) return undefined;
       return createdMs(await this.#store.config(this.#find(reference)));
     };
-    return listImages(await this.#allFacts(), {
+    const summaries = listImages(await this.#allFacts(), {
       filters,
       sharedSize: options.sharedSize ?? false,
       until: options.until ?? Infinity,
@@ -285,6 +287,25 @@ export class ImageService implements ImageSource {
           }
         : {}),
     });
+    const parents = this.#parents();
+    return summaries
+      .filter(
+        ({ Id, RepoTags, RepoDigests }) =>
+          options.all === true ||
+          RepoTags.length + RepoDigests.length > 0 ||
+          !parents.has(Id as Digest),
+      )
+      .map((summary) => ({
+        ...summary,
+        ParentId: this.#store.catalog.get(summary.Id as Digest)?.parent ?? "",
+      }));
+  }
+
+  /** Images that others were made from by commit or build. */
+  #parents(): Set<Digest> {
+    return new Set(
+      this.#store.catalog.all().flatMap(({ parent }) => parent ?? []),
+    );
   }
 
   /** @throws {NotFound} no such image */
@@ -342,6 +363,7 @@ export class ImageService implements ImageSource {
   async #remove(reference: string, force: boolean): Promise<Removal> {
     const id = this.#find(reference);
     const labels = await this.#labels(id);
+    const parent = this.#store.catalog.get(id)?.parent;
     const removal = await removeImage(
       this.#store.catalog,
       this.#usage,
@@ -349,6 +371,8 @@ export class ImageService implements ImageSource {
       id,
       force,
     );
+    if (removal.deleted)
+      removal.items.push(...(await this.#dropParents(parent)));
     const told = removal.untagged.map(() => "untag");
     if (removal.deleted) told.push("delete");
     for (const action of told) {
@@ -359,6 +383,25 @@ export class ImageService implements ImageSource {
       });
     }
     return removal;
+  }
+
+  /** What a build made on the way to an image goes with it. */
+  async #dropParents(parent: Digest | undefined): Promise<DeletedItem[]> {
+    const dropped: DeletedItem[] = [];
+    for (let id = parent; id !== undefined;) {
+      const record = this.#store.catalog.get(id);
+      const needed =
+        record === undefined ||
+        !this.#store.catalog.state.unnamed.has(id) ||
+        this.#parents().has(id) ||
+        this.#usage.containersOf(id).length > 0;
+      if (needed) break;
+      const gone: Digest = id;
+      await this.#store.catalog.update((draft) => draft.remove(gone, false));
+      dropped.push({ Deleted: gone });
+      id = record.parent;
+    }
+    return dropped;
   }
 
   /**
