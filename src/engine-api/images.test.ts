@@ -143,11 +143,6 @@ describe("image endpoints", { skip: noErofs }, () => {
         400,
         /platform/,
       ],
-      ["POST", "/images/create?fromSrc=-", 501, /import/],
-      ["POST", "/images/x/push", 501, /push/],
-      ["GET", "/images/x/get", 501, /export/],
-      ["GET", "/images/get?names=x", 501, /export/],
-      ["POST", "/images/load", 501, /import/],
       ["GET", "/images/search?term=x", 501, /search/],
       ["GET", "/distribution/UP/json", 400, /lowercase/],
     ];

@@ -160,9 +160,10 @@ test("what is already so is 304 without a body", async (t) => {
 
 test("operations that are not built say so; swarm says there is none", async (t) => {
   const server = await serve(t, routes);
-  const commit = await server.request("POST", "/v1.51/commit");
-  assert.equal(commit.status, 501);
-  assert.match(commit.text, /create a new image from a container/);
+  const update = await server.request("POST", "/v1.51/plugins/create");
+  assert.equal(update.status, 501);
+  assert.match(update.text, /create a plugin/);
+
   const history = await server.request(
     "GET",
     "/images/registry:5000/a/b:c/history",
