@@ -26,6 +26,7 @@ type OptionalSetting =
   | "tlscacert"
   | "tlscert"
   | "tlskey"
+  | "metrics-addr"
   | "log-format";
 
 /** What the command line asks for. */

@@ -79,9 +79,20 @@ test("the daemon serves on its socket and ends cleanly on SIGTERM", async (t) =>
   const directory = await place(t);
   const socket = path.join(directory, "h.sock");
   const pidfile = path.join(directory, "pid");
-  const run = hulld(t, directory, "-H", `unix://${socket}`, "-p", pidfile);
+  const run = hulld(
+    t,
+    directory,
+    ...["-H", `unix://${socket}`, "-p", pidfile],
+    ...["--metrics-addr", "127.0.0.1:0"],
+  );
   await run.says("hulld is ready");
   assert.equal(await ping(socket), 200);
+  const [, metrics = ""] =
+    /metrics at (http:\S+\/metrics)/.exec(run.output()) ?? [];
+  const answer = await fetch(metrics);
+  assert.match(await answer.text(), /^hull_containers\{state="running"\} 0$/m);
+  const api = await fetch(metrics.replace("/metrics", "/_ping"));
+  assert.equal(api.status, 404);
   assert.equal(statSync(socket).mode & 0o777, 0o660);
   assert.equal(readFileSync(pidfile, "utf8"), `${run.child.pid}\n`);
   run.child.kill("SIGTERM");

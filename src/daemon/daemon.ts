@@ -15,7 +15,7 @@ import { buildRoutes } from "../engine-api/build.js";
 import { imageTransferRoutes } from "../engine-api/image-transfer.js";
 import { imageRoutes } from "../engine-api/images.js";
 import { eventRoutes } from "../engine-api/events.js";
-import { metricsRoutes } from "../engine-api/metrics.js";
+import { metricsRoutes, metricsServer } from "../engine-api/metrics.js";
 import { networkRoutes } from "../engine-api/networks.js";
 import { pluginRoutes } from "../engine-api/plugins.js";
 import { startTraceRoutes } from "../engine-api/start-trace.js";
@@ -218,6 +218,12 @@ export class Daemon {
       }),
     );
     this.#closers.push(() => listeners.close(GRACE_MS));
+    if (config["metrics-addr"] !== undefined) {
+      await listeners.openMetrics(
+        config["metrics-addr"],
+        metricsServer(metrics.registry),
+      );
+    }
     log.info(
       {
         version: build.version,

@@ -36,6 +36,21 @@ export class Listeners {
     }
   }
 
+  /**
+   * Listens on `HOST:PORT` for nothing but metrics.
+   * @throws {ConfigError} it is no address
+   * @throws {SystemError} the host's refusal
+   */
+  async openMetrics(address: string, metrics: RequestListener): Promise<void> {
+    const at = parseHost(`tcp://${address}`, false);
+    if (at.kind !== "tcp") throw new ConfigError(`invalid address ${address}`);
+    const { server } = this.#add(createApiServer(metrics));
+    await listening(server, () => server.listen(at.port, at.host));
+    const bound = server.address();
+    const port = typeof bound === "object" ? bound?.port : undefined;
+    this.#log.info(`metrics at http://${at.host}:${port ?? at.port}/metrics`);
+  }
+
   /** Stops listening and ends what is served after `graceMs`. */
   async close(graceMs: number): Promise<void> {
     const servers = this.#servers.splice(0);

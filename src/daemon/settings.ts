@@ -55,6 +55,9 @@ export const Settings = z
     tlscert: text,
     tlskey: text,
     "unsafe-plain-tcp": flag,
+    "metrics-addr": z
+      .string()
+      .regex(/^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$/, "expected HOST:PORT"),
     debug: flag,
     "log-level": z.enum(["debug", "info", "warn", "error", "fatal"]),
     "log-format": z.enum(["text", "json"]),
@@ -203,6 +206,11 @@ export const FLAGS: readonly Flag[] = [
     "unsafe-plain-tcp",
     "--unsafe-plain-tcp",
     "allow TCP without TLS: whoever reaches the port controls the host",
+  ),
+  option(
+    "metrics-addr",
+    "--metrics-addr <host:port>",
+    "serve /metrics for Prometheus here, and nothing else",
   ),
   option("debug", "-D, --debug", "log every request and step"),
   option(
