@@ -9,10 +9,11 @@ export interface StartWay {
   flags: string[];
 }
 
-export const RESTORED: StartWay = { kind: "restored", flags: ["--warm", "0"] };
+/** There is no pool: the default is as good. */
+export const RESTORED: StartWay = { kind: "restored", flags: [] };
 export const COLD: StartWay = {
   kind: "cold",
-  flags: ["--warm", "0", "--templates", "off"],
+  flags: ["--templates", "off"],
 };
 
 /**

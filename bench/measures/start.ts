@@ -37,7 +37,10 @@ export const startMeasure: Measure = {
       traces: [],
     });
     const ways = [way(bench.hull, "default", atMost(30))];
-    const restored = await startHulldFor(bench, "restored", RESTORED.flags);
+    const restored =
+      RESTORED.flags.length === 0
+        ? undefined
+        : await startHulldFor(bench, "restored", RESTORED.flags);
     const cold = await startHulldFor(bench, "cold", COLD.flags);
     if (restored) {
       ways.push(way(restored, "restored", atMost(emulated ? 120 : 60)));

@@ -161,6 +161,7 @@ function defaultConfig(places: Places): Config {
     "exec-root": places.execRoot,
     hosts: [`unix://${places.socket}`],
     accel: "auto",
+    templates: "on",
     memory: 512 * 1024 ** 2,
     cpus: 1,
     "disk-size": 10 * 1024 ** 3,

@@ -127,6 +127,7 @@ export class Daemon {
       runDirectory: path.join(execRoot, "trial"),
       machineRoot: path.join(execRoot, "m"),
       taps: networks,
+      templates: config.templates === "on",
       log,
     });
     this.#closers.push(() => hypervisor.close());

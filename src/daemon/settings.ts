@@ -34,6 +34,7 @@ export const Settings = z
     group: text,
     pidfile: text,
     accel: z.enum(["auto", "kvm", "tcg"]),
+    templates: z.enum(["on", "off"]),
     memory: size("64m"),
     cpus: integer(1, 255),
     "disk-size": size("64m"),
@@ -117,6 +118,11 @@ export const FLAGS: readonly Flag[] = [
     "accel",
     "--accel <auto|kvm|tcg>",
     "how machines run: by hardware, emulated, or found out by a trial boot",
+  ),
+  option(
+    "templates",
+    "--templates <on|off>",
+    "restore machines from a template instead of booting each",
   ),
   option(
     "memory",

@@ -50,6 +50,8 @@ export interface QemuOptions {
   machineRoot: string;
   /** Absent: machines have QEMU's user mode. */
   taps?: Taps;
+  /** Default: true. False: every machine is booted. */
+  templates?: boolean;
   log: Logger;
   /** Default: qemu-system-x86_64 of the PATH. */
   binary?: string;
@@ -79,6 +81,7 @@ export class QemuHypervisor implements Hypervisor {
     this.#options = options;
     const { log, machineRoot, stateDirectory, runDirectory, taps } = options;
     this.#templates = new Templates({
+      enabled: options.templates ?? true,
       directory: join(stateDirectory, "templates"),
       runDirectory,
       nics: (shape) => this.#templateNics(shape),

@@ -15,6 +15,8 @@ import {
 const RETRY_MS = 60_000;
 
 export interface TemplatesOptions {
+  /** False: none are used and none are made; every machine is booted. */
+  enabled: boolean;
   /** The templates' folder; on a disk with room for some 100 MB a template. */
   directory: string;
   /** A short path for sockets. */
@@ -50,7 +52,7 @@ export class Templates {
     shape: MachineShape,
   ): Promise<OpenTemplate | undefined> {
     const name = shapeName(shape);
-    if (this.#making.has(name)) return undefined;
+    if (!this.#options.enabled || this.#making.has(name)) return undefined;
     try {
       return await this.#store.open(on.platformKey, name);
     } catch (error) {
@@ -75,6 +77,7 @@ export class Templates {
   make(on: TemplatePlatform, shape: MachineShape): Promise<void> {
     const name = shapeName(shape);
     const failed = this.#failedAt.get(name) ?? -Infinity;
+    if (!this.#options.enabled) return Promise.resolve();
     if (this.#closing.signal.aborted) return Promise.resolve();
     if (performance.now() - failed < RETRY_MS) return Promise.resolve();
     let making = this.#making.get(name);
