@@ -8,6 +8,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { INIT_PROCESS, type ProcessExit } from "../../protocol/index.js";
 import { Conflict, NotModified, SystemError } from "../errors.js";
+import { faultPoint } from "../fault.js";
 import type { Hypervisor, Machine, MachineExit } from "../hypervisor/index.js";
 import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
@@ -136,6 +137,7 @@ export class Lifecycle {
       this.#options,
       trace,
     );
+    faultPoint("start.launched");
     container.machine = machine;
     container.nextProcess = INIT_PROCESS + 1;
     container.lastUsage = undefined;
@@ -143,10 +145,11 @@ export class Lifecycle {
     const startedAt = timestamp();
     record.run = { startedAt };
     // On disk while the guest works: a daemon killed from here on finds the machine again.
-    const saved = container.save();
+    const saved = container.save().then(() => faultPoint("start.recorded"));
     this.#watch(container, machine);
     container.stdio.connectOutput(machine.agent, INIT_PROCESS);
     await trace.span("shares", mounts.serve(machine.shareSocket, directory));
+    faultPoint("start.greeted");
     const setup = trace.setup(
       mounts.filledBy(
         machine.agent.request("setup", setupOf(record, mounts.shares)),
@@ -158,9 +161,11 @@ export class Lifecycle {
       record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
     );
     await Promise.all([requests, trace.span("record", saved)]);
+    faultPoint("start.spawned");
     record.state.startedAt = startedAt;
     this.#running(container);
     await container.save();
+    faultPoint("start.booked");
   }
 
   #running(container: Container): void {
@@ -342,6 +347,7 @@ export class Lifecycle {
     },
   ): Promise<void> {
     if (this.#closing) return;
+    faultPoint("end.unbooked");
     const { record } = container;
     const { state } = record;
     const ranFor = Date.now() - Date.parse(state.startedAt);
@@ -365,6 +371,7 @@ export class Lifecycle {
     this.#tearDown(container, machine, !remove);
     if (again) this.#scheduleRestart(container);
     await container.save();
+    faultPoint("end.booked");
     if (!again) container.notifyExit();
     if (remove) void this.#autoRemove(container);
   }
@@ -437,14 +444,17 @@ export class Lifecycle {
         await machine.exited;
         tellMounts(record, volumes, "unmount");
       }
+      faultPoint("teardown.machine-gone");
       container.machine = undefined;
       container.files = undefined;
       await networks.detach(record.id);
       for (const tap of record.taps ?? []) networks.discardTap(tap);
+      faultPoint("teardown.detached");
       await rm(this.#machineDirectory(container), {
         recursive: true,
         force: true,
       });
+      faultPoint("teardown.folder-gone");
       delete record.machine;
       delete record.run;
       delete record.taps;
@@ -486,6 +496,7 @@ export class Lifecycle {
     if (state.status === "paused") await this.unpause(container);
     const ended = this.#ended(container);
     await this.#signal(container, signal);
+    faultPoint("stop.signalled");
     if (!(await within(ended, seconds < 0 ? Infinity : seconds * 1000))) {
       await this.#forceEnd(container, ended);
     }

@@ -1,5 +1,6 @@
 /** From a container's record to its machine: image, networks, folder and machine side by side. */
 import { mkdir, rm } from "node:fs/promises";
+import { faultPoint } from "../fault.js";
 import type {
   BlankMachine,
   Disk,
@@ -64,6 +65,7 @@ async function start(
   try {
     machine = await blank;
     [image] = await Promise.all(work);
+    faultPoint("start.attached");
   } catch (error) {
     // What is under way comes to its end before it is undone.
     await Promise.allSettled(work);

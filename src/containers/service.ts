@@ -2,6 +2,7 @@
 import type { Logger } from "pino";
 import { Conflict, InvalidParameter } from "../errors.js";
 import type { EventBus } from "../events.js";
+import { faultPoint } from "../fault.js";
 import type { Filters } from "../filters.js";
 import type { Hypervisor } from "../hypervisor/index.js";
 import type { ImageSource, ImageUsage } from "../images/index.js";
@@ -157,10 +158,13 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       });
       record.mounts = mounts.mounts;
       await this.#store.create(id);
+      faultPoint("create.folder");
       const container = new Container(record, this.#store, log);
       if (warning) container.warnings.push(warning);
       await this.#disks.create(container.writableDisk, record.diskBytes);
+      faultPoint("create.disk");
       await container.save();
+      faultPoint("create.recorded");
       this.#index.add(container);
       this.tell(container, "create");
       return container;
@@ -294,9 +298,11 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       record.state.status = "removing";
       try {
         await container.save();
+        faultPoint("rm.marked");
         await container.teardown;
         await container.endOffline(true);
         await container.deleteFiles();
+        faultPoint("rm.files-gone");
       } catch (error) {
         record.state.status = status;
         throw error;

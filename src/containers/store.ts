@@ -6,6 +6,7 @@ import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
 import writeFileAtomic from "write-file-atomic";
+import { faultPoint } from "../fault.js";
 import {
   type ContainerRecord,
   type NetworkRequest,
@@ -44,6 +45,7 @@ export class ContainerStore {
   /** Takes the record away first: a removal that is cut short leaves a folder without a record. */
   async remove(id: string): Promise<void> {
     await rm(path.join(this.directory(id), RECORD_FILE), { force: true });
+    faultPoint("rm.record-gone");
     await rm(this.directory(id), { recursive: true, force: true });
   }
 

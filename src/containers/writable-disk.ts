@@ -7,6 +7,7 @@ import { mkdir, open, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { SystemError } from "../errors.js";
+import { faultPoint } from "../fault.js";
 
 const run = promisify(execFile);
 
@@ -57,6 +58,7 @@ export class WritableDisks {
       const file = await open(temporary, "w", 0o600);
       await file.truncate(bytes).finally(() => file.close());
       await program("mke2fs", [...MKE2FS, temporary]);
+      faultPoint("create.blank-disk");
       await rename(temporary, blank);
     } catch (error) {
       await rm(temporary, { force: true });

@@ -33,6 +33,7 @@ import { type Engine, engineId } from "../system/engine.js";
 import { Volumes } from "../volumes/index.js";
 import { type Config, ConfigError } from "./config.js";
 import { type BuildInfo, PRODUCTS } from "./installation.js";
+import { removeHalfWritten } from "./leftovers.js";
 import { Listeners } from "./listeners.js";
 import { type Lock, lockDataRoot } from "./lock.js";
 
@@ -88,6 +89,10 @@ export class Daemon {
     const { dataRoot, execRoot } = await makeRoots(config);
     const lock: Lock = lockDataRoot(dataRoot);
     this.#closers.push(async () => lock.release());
+    const halfWritten = await removeHalfWritten(dataRoot);
+    if (halfWritten > 0) {
+      log.warn({ halfWritten }, "removed records that were not written whole");
+    }
     await this.#writePidFile(config.pidfile);
 
     const engine: Engine = {

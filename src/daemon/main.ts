@@ -2,6 +2,7 @@
 import { CommanderError } from "commander";
 import type { Logger } from "pino";
 import { HullError } from "../errors.js";
+import { faultSet } from "../fault.js";
 import { ConfigError, type Invocation, readInvocation } from "./config.js";
 import { Daemon } from "./daemon.js";
 import { type BuildInfo, buildInfo } from "./installation.js";
@@ -53,6 +54,7 @@ async function showTrace({
 async function run({ config, configFile }: Invocation, build: BuildInfo) {
   const log = createLog(config);
   watchForFailures(log);
+  warnOfFault(log);
   if (configFile !== undefined)
     log.info({ configFile }, "read the config file");
   // From here on a signal ends what was started, however far the start has come.
@@ -73,6 +75,18 @@ async function run({ config, configFile }: Invocation, build: BuildInfo) {
   await daemon.stop();
   log.info("hulld has ended");
   process.exit(0);
+}
+
+/** A daemon that is to be killed by a test says so; a point that does not exist would test nothing. */
+function warnOfFault(log: Logger): void {
+  try {
+    const point = faultSet();
+    if (point !== undefined)
+      log.warn(`HULL_FAULT is set: this daemon ends at ${point}`);
+  } catch (error) {
+    log.fatal(`cannot start: ${(error as Error).message}`);
+    process.exit(EXIT_USAGE);
+  }
 }
 
 /** Resolves with the first signal that asks for the end; the next one ends the process at once. */

@@ -1,5 +1,6 @@
 import { setMaxListeners } from "node:events";
 import { NotFound, SystemError } from "../errors.js";
+import { faultPoint } from "../fault.js";
 import { type Digest, digestOf, shortId } from "./digest.js";
 import {
   choose,
@@ -178,11 +179,14 @@ export class Puller {
       const diffIds = config.rootfs.diff_ids;
       unpinLayers = store.pin(diffIds);
       await store.settled();
+      faultPoint("pull.resolved");
       await this.#layers(repository, layers, diffIds, request);
       signal.throwIfAborted();
       await this.#prepare(diffIds);
+      faultPoint("pull.merged");
       for (const [key, bytes] of documents) await store.putBlob(key, bytes);
       await store.putBlob(descriptor.digest, configBytes);
+      faultPoint("pull.documents-stored");
       // From here on it is done: the client may go away.
       const changed = await this.#commit(
         request.reference,

@@ -471,6 +471,30 @@ describe("agent client", { timeout: 20_000 }, () => {
       await write;
     });
 
+    test("an end that comes before the answer to hello is left to that answer", async () => {
+      const { client, agent } = await connect("running");
+      agent.parse = false;
+      const size = SYNC_PADDING + HEADER_SIZE + NONCE_SIZE + 1;
+      await agent.until(() => agent.bytes.length >= size);
+      const nonce = agent.bytes.subarray(size - 1 - NONCE_SIZE, size - 1);
+      agent.send(Buffer.from(SYNC_MAGIC), nonce, exitEvent(3));
+      agent.bytes = agent.bytes.subarray(size);
+      agent.parse = true;
+      const { id } = await agent.nextRequest();
+      const ended: ProcessState = {
+        process: 3,
+        pid: 9,
+        exit: { code: 0, signal: 0, oomKilled: false, at: 1 },
+        stdout: { produced: 0, ended: true },
+        stderr: { produced: 0, ended: true },
+        stdinReceived: 0,
+      };
+      agent.send(
+        json(FrameType.Response, { id, ok: true, result: hello([ended]) }),
+      );
+      assert.deepEqual((await client.hello).processes, [ended]);
+    });
+
     test("nothing but the opening is written before the answer", async () => {
       const { client, agent } = await connect("running");
       agent.parse = false;
@@ -551,6 +575,16 @@ describe("agent client", { timeout: 20_000 }, () => {
             exit: { code: 0, signal: 0, oomKilled: false, at: 1 },
           }),
         ],
+      ],
+      [
+        "an exit that is told twice",
+        /process 1 exits twice/,
+        () => [exitEvent(1), exitEvent(1)],
+      ],
+      [
+        "an exit at a time that no calendar has",
+        /exit.at/,
+        () => [exitEvent(1, 1e300)],
       ],
       [
         "an endless message",
@@ -659,6 +693,11 @@ describe("agent client", { timeout: 20_000 }, () => {
     );
   });
 });
+
+function exitEvent(process: number, at = 1): Buffer {
+  const exit = { code: 0, signal: 0, oomKilled: false, at };
+  return json(FrameType.Event, { event: "exit", process, exit });
+}
 
 function helloLog(message: string): Buffer {
   return json(FrameType.Event, { event: "log", level: "info", message });

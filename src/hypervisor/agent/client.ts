@@ -12,6 +12,7 @@ import {
 import { Unavailable } from "../../errors.js";
 import { AgentFailure } from "../agent-failure.js";
 import type { AgentClient, InputStream, OutputSink } from "../index.js";
+import { FloodGuard } from "./flood-guard.js";
 import { FrameReader, type Frame } from "./frame-reader.js";
 import { FrameWriter } from "./frame-writer.js";
 import { StdinStream } from "./input-stream.js";
@@ -42,12 +43,14 @@ export class SocketAgentClient implements AgentClient {
   readonly hello: Promise<Hello>;
   readonly closed: Promise<string>;
 
+  readonly #peer: "fresh" | "restored" | "running";
   readonly #socket: Socket;
   readonly #writer: FrameWriter;
   readonly #reader = new FrameReader((frame) => this.#receive(frame));
   readonly #responses = new MessageAssembler();
   readonly #events = new MessageAssembler();
   readonly #logs = new LogLimiter();
+  readonly #flood = new FloodGuard();
   /** Set until the agent has answered our Sync. */
   #resync: Resync | undefined;
   /** What is to be written once the channel is in step. */
@@ -66,6 +69,8 @@ export class SocketAgentClient implements AgentClient {
   /** Those of them that an earlier daemon began. */
   readonly #inherited = new Set<number>();
   readonly #exited = new Set<number>();
+  /** Those whose exit event came over this connection. */
+  readonly #exitTold = new Set<number>();
   readonly #outputs = new Map<number, OutputStream>();
   readonly #inputs = new Map<number, StdinStream>();
   /** Acks of stdin streams that came after a Sync, before `input` was called. */
@@ -83,6 +88,7 @@ export class SocketAgentClient implements AgentClient {
    *   have been connected, and have gone in the middle of a frame
    */
   constructor(socket: Socket, peer: "fresh" | "restored" | "running") {
+    this.#peer = peer;
     this.hello = new Promise((resolve, reject) => {
       this.#resolveHello = resolve;
       this.#rejectHello = reject;
@@ -264,6 +270,8 @@ export class SocketAgentClient implements AgentClient {
           this.#responses.push(frame.payload, more(frame)),
         );
       case FrameType.Event:
+        // A small frame costs more than its payload.
+        this.#flood.count(frame.length + 64);
         return this.#receiveEvent(
           this.#events.push(frame.payload, more(frame)),
         );
@@ -324,11 +332,17 @@ export class SocketAgentClient implements AgentClient {
         this.#receiveHello(event.hello);
         break;
       case "exit":
+        // Between Sync and `hello`, which will tell of it.
+        if (this.#peer === "running" && !this.#helloSeen) return;
         if (!this.#processes.has(event.process)) {
           throw new ProtocolError(
             `the exit of the unknown process ${event.process}`,
           );
         }
+        if (this.#exitTold.has(event.process)) {
+          throw new ProtocolError(`process ${event.process} exits twice`);
+        }
+        this.#exitTold.add(event.process);
         this.#markExited(event.process);
         break;
       case "log":
@@ -419,6 +433,7 @@ export class SocketAgentClient implements AgentClient {
     this.#processes.delete(process);
     this.#inherited.delete(process);
     this.#exited.delete(process);
+    this.#exitTold.delete(process);
     for (const channel of [Channel.Stdout, Channel.Stderr]) {
       this.#outputs.delete(streamOf(process, channel));
     }

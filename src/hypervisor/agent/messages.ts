@@ -10,6 +10,9 @@ import { ProtocolError } from "./protocol-error.js";
 const count = z.int().nonnegative();
 const empty = z.object({});
 
+/** Four streams a process, numbered in 32 bits. */
+const MAX_PROCESS = 2 ** 30 - 1;
+
 /** Text that ends up in logs and messages is cut rather than refused. */
 const text = z.string().transform((value) => value.slice(0, 4096));
 
@@ -17,7 +20,8 @@ const exit = z.object({
   code: z.int().min(0).max(255),
   signal: z.int().min(0).max(64),
   oomKilled: z.boolean(),
-  at: z.number().nonnegative(),
+  // What a Date can hold: beyond, no time can be shown.
+  at: z.number().nonnegative().max(8.64e15),
 });
 
 const outputState = z.object({ produced: count, ended: z.boolean() });
@@ -34,7 +38,7 @@ const hello = z.object({
   ready: z.boolean(),
   processes: z.array(
     z.object({
-      process: z.int().positive(),
+      process: z.int().positive().max(MAX_PROCESS),
       pid: count,
       exit: exit.optional(),
       stdout: outputState,

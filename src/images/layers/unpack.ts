@@ -3,6 +3,7 @@ import { open, rm } from "node:fs/promises";
 import { type Readable, Transform, type TransformCallback } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { SystemError } from "../../errors.js";
+import { faultPoint } from "../../fault.js";
 import type { Digest } from "../digest.js";
 import {
   type Compression,
@@ -112,8 +113,11 @@ async function unpack(
   if (diffId.digest() !== request.diffId) {
     throw new Error("layers from manifest don't match image configuration");
   }
+  faultPoint("unpack.made");
+  const bytes = await sealErofs(request.output);
+  faultPoint("unpack.sealed");
   return {
-    bytes: await sealErofs(request.output),
+    bytes,
     contentBytes: filter.contentBytes,
     opaqueRoot: filter.opaqueRoot,
   };

@@ -1,5 +1,6 @@
 import type { Logger } from "pino";
 import { z } from "zod";
+import { faultPoint } from "../../fault.js";
 import { type Digest, hexOf, isDigest } from "../digest.js";
 import { parseReference, type Reference } from "../reference.js";
 import { list, remove, writeJson } from "./files.js";
@@ -172,12 +173,14 @@ export class Catalog {
     for (const record of added.values()) {
       await writeJson(this.layout.image(record.id), record);
     }
+    if (added.size > 0) faultPoint("pull.image-recorded");
     await writeJson(this.layout.repositories, {
       version: 1,
       references: Object.fromEntries([...references].sort()),
       unnamed: [...unnamed],
       held: [...held],
     });
+    faultPoint(added.size > 0 ? "pull.named" : "rmi.unnamed");
     this.#state = { references, unnamed, held };
     for (const record of added.values()) this.#images.set(record.id, record);
     for (const id of [...this.#images.keys()]) {

@@ -3,6 +3,7 @@ import { basename } from "node:path";
 import type { Logger } from "pino";
 import { z } from "zod";
 import { NotFound } from "../../errors.js";
+import { faultPoint } from "../../fault.js";
 import type { Disk } from "../../hypervisor/index.js";
 import { type Digest, digestOf, hexOf, isDigest } from "../digest.js";
 import type { Erofs } from "../layers/erofs.js";
@@ -78,9 +79,11 @@ export class LayerStore {
     blob: LayerRecord["blob"],
   ): Promise<void> {
     await rename(file, this.layout.layer(diffId));
+    faultPoint("pull.layer-renamed");
     const record: LayerRecord = { version: 1, diffId, blob, ...unpacked };
     // The record comes last: a layer counts once it has one.
     await writeJson(this.layout.layerRecord(diffId), record);
+    faultPoint("pull.layer-stored");
     this.#records.set(diffId, record);
   }
 

@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import { faultPoint } from "../../fault.js";
 import type { Digest } from "../digest.js";
 import type { Erofs } from "../layers/erofs.js";
 import type { LayerLimits } from "../layers/layer-filter.js";
@@ -88,6 +89,7 @@ export class LayerTransfers {
           throttled(report),
         ),
       );
+      faultPoint("pull.layer-downloaded");
       report({ status: "downloaded" });
       const progress = throttled(report);
       const unpacked = await this.#unpacks.run(signal, () =>
@@ -105,6 +107,7 @@ export class LayerTransfers {
       );
       signal.throwIfAborted();
       await store.linkBlob(blob.digest, compressed);
+      faultPoint("pull.blob-linked");
       await store.layers.add(diffId, image, unpacked, blob);
       report({ status: "complete" });
     } finally {
