@@ -1,7 +1,9 @@
 /** A daemon that starts finds the containers, and the machines, that an earlier one left. */
+import { readdir, rm } from "node:fs/promises";
+import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
-import type { Hypervisor } from "../hypervisor/index.js";
+import type { Hypervisor, MachineRecord } from "../hypervisor/index.js";
 import type { NetworkService } from "../networks/index.js";
 import { namesOf } from "./attach-networks.js";
 import type { Container } from "./container.js";
@@ -20,6 +22,9 @@ export interface RestoreOptions {
 
 /** How long the API waits for guests to answer: one that hangs, or is paused, is taken over later. */
 const ADOPTION_LIMIT = 5000;
+
+/** Folders of containers' machines; the hypervisor may have others there. */
+const OWN_FOLDER = /^[0-9a-f]{16}$/;
 
 export async function restoreContainers(
   containers: Container[],
@@ -65,6 +70,21 @@ async function endOrphans(
   const known = containers.flatMap(({ record }) => record.machine ?? []);
   const ended = await hypervisor.endOrphans(machineRoot, known);
   if (ended > 0) log.warn({ ended }, "ended machines that no container has");
+  await removeOrphanFolders(machineRoot, known);
+}
+
+/** A start that was cut short leaves the folder it had made for its machine. */
+async function removeOrphanFolders(
+  machineRoot: string,
+  known: readonly MachineRecord[],
+): Promise<void> {
+  const kept = new Set(known.map((record) => String(record["directory"])));
+  const names = await readdir(machineRoot).catch(() => []);
+  for (const name of names) {
+    const directory = path.join(machineRoot, name);
+    if (kept.has(directory) || !OWN_FOLDER.test(name)) continue;
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 /** @returns a promise of taking its running machine over, or nothing when there is none */
