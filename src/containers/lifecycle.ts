@@ -54,6 +54,8 @@ const SHUTDOWN_LIMIT = 10_000;
 const KILL_LIMIT = 10_000;
 /** How long a guest may take to freeze its processes before its machine stands still all the same, in ms. */
 const FREEZE_LIMIT = 2000;
+/** How long a guest may take to take a SIGKILL; one that does not hangs, in ms. */
+const ANSWER_LIMIT = 5_000;
 /** A run of this many ms makes the next restart prompt again. */
 const LONG_RUN = 10_000;
 /** What Docker books where nobody saw a container end. */
@@ -275,6 +277,9 @@ export class Lifecycle {
         );
       }
     });
+    machine.onTrouble((trouble) => {
+      log.warn({ container: container.id }, trouble);
+    });
     void machine.exited.then((exit) => {
       this.#machineGone(container, machine, exit);
     });
@@ -495,8 +500,10 @@ export class Lifecycle {
     state.manuallyStopped = true;
     if (state.status === "paused") await this.unpause(container);
     const ended = this.#ended(container);
-    await this.#signal(container, signal);
-    faultPoint("stop.signalled");
+    // A guest that hangs does not answer: the time runs all the same.
+    void this.#signal(container, signal).then(() =>
+      faultPoint("stop.signalled"),
+    );
     if (!(await within(ended, seconds < 0 ? Infinity : seconds * 1000))) {
       await this.#forceEnd(container, ended);
     }
@@ -534,8 +541,8 @@ export class Lifecycle {
     ended: Promise<unknown>,
   ): Promise<void> {
     container.stdio.hurry();
-    await this.#signal(container, SIGKILL);
-    if (await within(ended, KILL_LIMIT)) return;
+    const heard = await this.#signal(container, SIGKILL, ANSWER_LIMIT);
+    if (heard && (await within(ended, KILL_LIMIT))) return;
     this.#options.log.warn(
       { container: container.id },
       "the guest does not answer: its machine is ended",
@@ -544,17 +551,19 @@ export class Lifecycle {
     await ended;
   }
 
-  async #signal(container: Container, signal: number): Promise<void> {
+  /** @returns whether the guest has answered within `limit` ms */
+  async #signal(
+    container: Container,
+    signal: number,
+    limit = KILL_LIMIT,
+  ): Promise<boolean> {
     this.#options.tell(container, "kill", { signal: String(signal) });
     const request = container.machine?.agent.request("signal", {
       process: INIT_PROCESS,
       signal,
     });
     // It may have ended by itself meanwhile, or the guest hangs: either is seen by who waits.
-    await within(
-      (request ?? Promise.resolve()).catch(() => undefined),
-      KILL_LIMIT,
-    );
+    return within((request ?? Promise.resolve()).catch(() => undefined), limit);
   }
 
   /** Stop, if it runs, and start. */

@@ -61,6 +61,10 @@ export class TestMachine implements Machine, AgentClient {
     });
   }
 
+  onTrouble(): void {
+    // A machine of a test has none.
+  }
+
   async request<Op extends OperationName>(
     op: Op,
     args: Operations[Op]["args"],

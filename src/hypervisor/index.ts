@@ -124,6 +124,8 @@ export type StartKind = "cold" | "restored" | "warm";
 export interface Machine {
   readonly record: MachineRecord;
   readonly agent: AgentClient;
+  /** Calls back with what holds the machine up for the time being, such as a full disk of the host. */
+  onTrouble(listener: (trouble: string) => void): void;
   /** Resolves when the machine's process is gone, with why. */
   readonly exited: Promise<MachineExit>;
   /**

@@ -33,7 +33,7 @@ function frame(
 ): Buffer {
   const bytes = Buffer.alloc(HEADER_SIZE + payload.length + 1);
   const view = new DataView(bytes.buffer, bytes.byteOffset);
-  encodeHeader(view, 0, length, type, stream, offset);
+  encodeHeader(view, 0, length, type as FrameType, stream, offset);
   payload.copy(bytes, HEADER_SIZE);
   bytes[bytes.length - 1] = END_BYTE;
   return bytes;

@@ -19,6 +19,11 @@ import type { QmpClient, QmpEvent } from "./qmp.js";
 /** How long QEMU may take to quit by itself, in ms. */
 const QUIT_MS = 1000;
 
+/** How long a machine stands still for a disk that is full before it is tried again, in ms. */
+const RETRY_MS = 1000;
+/** The same trouble is told again after so many ms. */
+const TELL_AGAIN_MS = 60_000;
+
 const statusShape = z.object({ status: z.string() });
 
 /** What a machine is made of once its process runs and its sockets are connected. */
@@ -45,6 +50,9 @@ export class QemuMachine implements Machine {
   readonly #console = new ConsoleTail();
   /** Why the machine is about to end, when that is known before it does. */
   #verdict: MachineExit | undefined;
+  readonly #troubleListeners: ((trouble: string) => void)[] = [];
+  #toldTrouble = -Infinity;
+  #stalled = false;
   #gone = false;
   #ending: Promise<void> | undefined;
 
@@ -75,6 +83,10 @@ export class QemuMachine implements Machine {
 
   get shareSocket(): string {
     return machineSockets(this.#directory).share;
+  }
+
+  onTrouble(listener: (trouble: string) => void): void {
+    this.#troubleListeners.push(listener);
   }
 
   async pause(): Promise<void> {
@@ -114,6 +126,8 @@ export class QemuMachine implements Machine {
     );
     if (status === "shutdown") {
       await this.#guestEnded("the guest shut itself down");
+    } else if (status === "io-error") {
+      void this.#waitForRoom("a disk's file cannot be written");
     } else if (status === "internal-error" || status === "guest-panicked") {
       await this.#guestEnded(`the hypervisor stopped the guest (${status})`);
     }
@@ -126,9 +140,36 @@ export class QemuMachine implements Machine {
           ? "the guest reset itself"
           : "the guest shut itself down";
       this.#guestEnded(reason).catch(() => undefined);
+    } else if (name === "BLOCK_IO_ERROR" && data["action"] === "stop") {
+      void this.#waitForRoom(String(data["reason"]));
     } else if (name === "STOP") {
       // By our order, because of a shutdown, or because the CPU could not go on.
       this.checkStatus().catch(() => undefined);
+    }
+  }
+
+  /**
+   * QEMU holds a guest whose write the host has no room for, with the write unfinished. It is tried
+   * again until it works, so that a full disk of the host costs the guest time and no data.
+   */
+  async #waitForRoom(reason: string): Promise<void> {
+    if (this.#stalled) return;
+    this.#stalled = true;
+    if (performance.now() - this.#toldTrouble > TELL_AGAIN_MS) {
+      this.#toldTrouble = performance.now();
+      const trouble = `the machine stands still until its disk can be written: ${reason}`;
+      for (const listener of this.#troubleListeners) listener(trouble);
+    }
+    await sleep(RETRY_MS, undefined, { ref: false });
+    this.#stalled = false;
+    if (this.#gone || this.#verdict) return;
+    try {
+      const answer = await this.#qmp.execute("query-status");
+      // It may have been paused by order meanwhile.
+      if (statusShape.parse(answer).status !== "io-error") return;
+      await this.#qmp.execute("cont");
+    } catch {
+      // It has ended.
     }
   }
 
