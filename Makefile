@@ -33,6 +33,10 @@ test-compat: build ## Run the agent, then the docker CLI and dockerode, against 
 	@agent/test/run
 	@test/compat/run
 
+soak: build ## Run the long form of the tests of crashes, faults and load (an hour; HULL_SEED=N for another run)
+	@scripts/install-deps --tests
+	@test/soak/run
+
 bench: build ## Measure hull and the engines beside it: a table, a plot and build/bench.json
 	@scripts/install-deps --bench
 	@node --import tsx bench/main.ts
@@ -70,4 +74,4 @@ build/vmlinux: kernel/config.fragment kernel/build $(wildcard kernel/patches/*.p
 build/tools/mkfs.erofs: scripts/build-erofs-utils scripts/apt-private.sh
 	scripts/build-erofs-utils $@
 
-.PHONY: help build kernel run stop test test-unit test-compat bench lint clean deps
+.PHONY: help build kernel run stop test test-unit test-compat soak bench lint clean deps

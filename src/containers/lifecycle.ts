@@ -563,7 +563,10 @@ export class Lifecycle {
       signal,
     });
     // It may have ended by itself meanwhile, or the guest hangs: either is seen by who waits.
-    return within((request ?? Promise.resolve()).catch(() => undefined), limit);
+    return within(
+      (request ?? Promise.resolve()).catch(() => undefined),
+      limit,
+    );
   }
 
   /** Stop, if it runs, and start. */

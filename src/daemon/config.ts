@@ -176,6 +176,8 @@ function defaultConfig(places: Places): Config {
     "insecure-registries": [],
     "registry-mirrors": [],
     "max-concurrent-downloads": 3,
+    "max-layer-size": 64 * 1024 ** 3,
+    "max-layer-entries": 1_000_000,
     labels: [],
     tlsverify: false,
     "unsafe-plain-tcp": false,
@@ -187,6 +189,7 @@ function defaultConfig(places: Places): Config {
 function shownDefault(name: SettingName, defaults: Config): string | undefined {
   if (name === "memory") return "512m";
   if (name === "disk-size") return "10g";
+  if (name === "max-layer-size") return "64g";
   const value = defaults[name];
   if (value === undefined || value === false) return undefined;
   if (Array.isArray(value)) return value.length > 0 ? value[0] : undefined;

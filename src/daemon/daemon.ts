@@ -149,6 +149,10 @@ export class Daemon {
         certificateFolders: CERTIFICATE_FOLDERS,
       },
       download: { concurrency: config["max-concurrent-downloads"] },
+      limits: {
+        bytes: config["max-layer-size"],
+        entries: config["max-layer-entries"],
+      },
     });
     this.#closers.push(() => images.close());
 

@@ -50,6 +50,8 @@ export const Settings = z
     "insecure-registries": z.array(text),
     "registry-mirrors": z.array(text),
     "max-concurrent-downloads": integer(1, 100),
+    "max-layer-size": size("1m"),
+    "max-layer-entries": integer(1, 100_000_000),
     labels: z.array(z.string().regex(/^[^=]+=/, "expected KEY=VALUE")),
     tlsverify: flag,
     tlscacert: text,
@@ -190,6 +192,16 @@ export const FLAGS: readonly Flag[] = [
     "max-concurrent-downloads",
     "--max-concurrent-downloads <n>",
     "layers downloaded at once for each pull",
+  ),
+  option(
+    "max-layer-size",
+    "--max-layer-size <size>",
+    "refuse image layers that are larger when uncompressed",
+  ),
+  option(
+    "max-layer-entries",
+    "--max-layer-entries <n>",
+    "refuse image layers with more files",
   ),
   option(
     "labels",
