@@ -56,6 +56,8 @@ const KILL_LIMIT = 10_000;
 const FREEZE_LIMIT = 2000;
 /** How long a guest may take to take a SIGKILL; one that does not hangs, in ms. */
 const ANSWER_LIMIT = 5_000;
+/** How long after its channel the end of a machine may become known, in ms. */
+const DEATH_NEWS_LIMIT = 1000;
 /** A run of this many ms makes the next restart prompt again. */
 const LONG_RUN = 10_000;
 /** What Docker books where nobody saw a container end. */
@@ -287,8 +289,11 @@ export class Lifecycle {
       if (container.machine !== machine || this.#closing) return;
       if (!container.isRunning) return;
       log.warn({ container: container.id, reason }, "agent channel closed");
-      // Without its channel nobody can say what the container does.
-      void machine.kill();
+      // Without its channel nobody can say what the container does. When the machine has died, that is
+      // the reason, and is about to be known.
+      void within(machine.exited, DEATH_NEWS_LIMIT).then(() =>
+        machine.kill(reason),
+      );
     });
   }
 

@@ -147,8 +147,11 @@ export interface Machine {
   resume(): Promise<void>;
   /** What it takes of the host; undefined when it is gone. */
   cost(): Promise<MachineCost | undefined>;
-  /** Ends the process now; the caller has asked the agent to shut down when that matters. */
-  kill(): Promise<void>;
+  /**
+   * Ends the process now; the caller has asked the agent to shut down when that matters.
+   * @param because why, where it is not by order: the reason `exited` gives
+   */
+  kill(because?: string): Promise<void>;
   /** Tail of the guest kernel's console, for a diagnosis. Bounded; guest-written, hence not trusted. */
   console(): Promise<string>;
   /** The daemon goes away; the machine stays. */

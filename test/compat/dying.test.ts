@@ -46,7 +46,7 @@ describe("a container whose machine", () => {
     const now = await eventually(async () => {
       const state = await inspect(name);
       assert.equal(state.RestartCount, 1);
-      assert.equal(state.State.Running, true);
+      assert.equal(state.State.Status, "running");
       return state;
     });
     assert.notEqual(now.State.Pid, pid);

@@ -101,8 +101,11 @@ export class QemuMachine implements Machine {
     return costOf(this.#process.identity.pid);
   }
 
-  async kill(): Promise<void> {
-    this.#verdict ??= { reason: "powered off", expected: true };
+  async kill(because?: string): Promise<void> {
+    this.#verdict ??= {
+      reason: because ?? "powered off",
+      expected: because === undefined,
+    };
     await this.#end();
   }
 
