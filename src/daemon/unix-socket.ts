@@ -13,6 +13,12 @@ import type { Logger } from "pino";
 import { Conflict, SystemError } from "../errors.js";
 import { ConfigError } from "./config.js";
 
+/**
+ * Connections that may wait to be accepted: beyond, a client's connect fails at once. The kernel cuts it
+ * to net.core.somaxconn, as with Docker; node's own is 511.
+ */
+const BACKLOG = 4096;
+
 /** Groups that get the socket when none is named. */
 const DEFAULT_GROUPS = ["docker", "hull"];
 
@@ -48,7 +54,7 @@ export async function listenUnix(
     });
   });
   try {
-    server.listen(socketPath);
+    server.listen(socketPath, BACKLOG);
   } finally {
     process.umask(mask);
   }

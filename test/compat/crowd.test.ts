@@ -30,9 +30,13 @@ function held() {
 }
 
 function connect(): Promise<net.Socket> {
-  const socket = net.connect(daemon.socket);
-  socket.on("error", () => undefined);
-  return once(socket, "connect").then(() => socket);
+  return eventually(async () => {
+    const socket = net.connect(daemon.socket);
+    // Rejects when more wait to be accepted than the kernel keeps.
+    await once(socket, "connect");
+    socket.on("error", () => undefined);
+    return socket;
+  });
 }
 
 /** @returns ms that the daemon took to answer */
