@@ -23,8 +23,8 @@ export interface RestoreOptions {
 /** How long the API waits for guests to answer: one that hangs, or is paused, is taken over later. */
 const ADOPTION_LIMIT = 5000;
 
-/** Folders of containers' machines; the hypervisor may have others there. */
-const OWN_FOLDER = /^[0-9a-f]{16}$/;
+/** Folders of machines, those included that have no container yet. */
+const OWN_FOLDER = /^([0-9a-f]{16}|blank-.+)$/;
 
 export async function restoreContainers(
   containers: Container[],

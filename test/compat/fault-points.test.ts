@@ -171,9 +171,12 @@ describe("a daemon that is killed in the middle of", () => {
     await ok(CREATE);
     await ok(["start", NAME]);
     for (const command of REMOVE) await ok(command);
+    // The template that machines of this kind are restored from from now on is made, too.
+    await eventually(() => assert.deepEqual(leftovers()["machines"], []), {
+      timeout: 60_000,
+    });
     await daemon.stop("SIGKILL");
     await daemon.start();
-    await eventually(() => assert.deepEqual(leftovers()["machines"], []));
     clean = leftovers();
   });
   afterEach(async () => {
