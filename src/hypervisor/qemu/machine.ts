@@ -167,10 +167,10 @@ export class QemuMachine implements Machine {
     this.#stalled = false;
     if (this.#gone || this.#verdict) return;
     try {
-      const answer = await this.#qmp.execute("query-status");
+      const answer = await this.qmp.execute("query-status");
       // It may have been paused by order meanwhile.
       if (statusShape.parse(answer).status !== "io-error") return;
-      await this.#qmp.execute("cont");
+      await this.qmp.execute("cont");
     } catch {
       // It has ended.
     }
