@@ -58,12 +58,18 @@ describe("a data root that is full", { skip: !environment().root }, () => {
     return (blocks - bavail) * bsize;
   }
 
-  /** Space that was taken is free again, but for records of a few pages. */
+  /**
+   * Space that was taken is free again. What the tests take and would leave is ten times as much as what
+   * records and the machines' template come to.
+   */
   const givenBack = () =>
-    eventually(() => {
-      const more = usedBytes() - used;
-      assert.ok(more < 512 * 1024, `${more} bytes are not given back`);
-    });
+    eventually(
+      () => {
+        const more = usedBytes() - used;
+        assert.ok(more < 4 * MiB, `${more} bytes are not given back`);
+      },
+      { timeout: 30_000 },
+    );
 
   for (const [what, block] of [
     ["a layer is downloaded", () => randomBytes(80 * MiB)],
