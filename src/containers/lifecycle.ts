@@ -374,8 +374,8 @@ export class Lifecycle {
     const remove = record.hostConfig.AutoRemove && !container.restarting;
     await this.#endStreams(container);
     await this.#options.execs.machineEnded(container);
-    // Who is told of the end may ask for the same ports at once.
-    await this.#options.networks.ports.unpublish(record.id);
+    // Who is told of the end may ask for the same ports, or for the container's name, at once.
+    await this.#options.networks.withdraw(record.id);
     this.#options.tell(container, "die", { exitCode: String(end.code) });
     // What is about to be deleted need not be flushed.
     this.#tearDown(container, machine, !remove);

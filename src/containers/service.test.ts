@@ -55,6 +55,7 @@ function makeService(): ContainerService {
         dnsOptions: [],
       }),
     detach: () => Promise.resolve(),
+    withdraw: () => Promise.resolve(),
     restore: () => Promise.resolve(),
     removeOrphans: () => Promise.resolve(),
     createTap: () => Promise.resolve(undefined),

@@ -35,7 +35,7 @@ function hulld(t: TestContext, directory: string, ...args: string[]): Run {
       ...["--import", "tsx", MAIN],
       ...["--data-root", path.join(directory, "data")],
       ...["--exec-root", path.join(directory, "x")],
-      ...["--network-mode", "user", "--accel", "tcg"],
+      ...["--network-mode", "user", "--accel", "tcg", "--templates", "off"],
       ...args,
     ],
     { stdio: ["ignore", "pipe", "pipe"] },

@@ -20,6 +20,11 @@ export interface NetworkService {
    */
   attach(container: ContainerNames, request: AttachRequest): Promise<Endpoint>;
   /**
+   * Takes back what others find a container by, its names and its published ports: its process has ended.
+   * Never throws.
+   */
+  withdraw(containerId: string): Promise<void>;
+  /**
    * Gives back all of a container's endpoints, after its machine has ended. Never throws for what is
    * already gone. The host's end of the cable is taken down later, in the background.
    */

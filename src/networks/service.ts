@@ -154,8 +154,13 @@ export class Networks implements NetworkService {
     return endpoint;
   }
 
-  async detach(containerId: string): Promise<void> {
+  async withdraw(containerId: string): Promise<void> {
+    this.#host?.names.forget(containerId);
     await this.ports.unpublish(containerId);
+  }
+
+  async detach(containerId: string): Promise<void> {
+    await this.withdraw(containerId);
     for (const network of this.#networks) {
       if (await network.detach(containerId)) {
         this.#tell("disconnect", network, { container: containerId });

@@ -163,8 +163,8 @@ describe("malformed requests are refused, change nothing and do not hurt the dae
   });
 
   test("what hull does not do yet is 501 and says so", async () => {
-    const answer = await api("POST", "/build");
-    if (answer.status !== 501) assert.fail(`POST /build: ${answer.status}`);
+    const answer = await api("POST", "/session");
+    if (answer.status !== 501) assert.fail(`POST /session: ${answer.status}`);
     assert.notEqual(messageOf(answer), "");
   });
 

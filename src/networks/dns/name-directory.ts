@@ -48,6 +48,13 @@ export class NameDirectory {
     if (network?.size === 0) this.#networks.delete(networkId);
   }
 
+  /** Takes a container's names off all networks. */
+  forget(containerId: string): void {
+    for (const networkId of [...this.#networks.keys()]) {
+      this.remove(containerId, networkId);
+    }
+  }
+
   /** The container that has an address on a network. */
   ownerOf(networkId: string, address: string): string | undefined {
     for (const entry of this.#networks.get(networkId)?.values() ?? []) {
