@@ -61,6 +61,8 @@ test("limits become control files", () => {
     [
       ["memory.max", "100"],
       ["memory.swap.max", "max"],
+      // An update takes the limit away.
+      ["pids.max", "max"],
     ],
   );
 });
