@@ -18,6 +18,7 @@ import { isSysError, unless } from "./sys.js";
 
 const SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 const PORTS = "/sys/class/virtio-ports";
+const WORKING_SET_MS = "1000";
 const PORT_TIMEOUT_MS = 10_000;
 const OPEN_FILES = 1024 * 1024;
 
@@ -35,6 +36,11 @@ export function mountSystem(): void {
   sys.mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, null);
   sys.mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=700");
   sys.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", SAFE, null);
+  // The OOM killer comes when what was used in the last second cannot be kept, not after minutes of
+  // reading the same pages again and again. A kernel from elsewhere may not have it.
+  unless(["ENOENT"], () =>
+    writeText("/sys/kernel/mm/lru_gen/min_ttl_ms", WORKING_SET_MS),
+  );
 }
 
 /** The agent is the last one to die for want of memory; its children begin with generous limits. */
