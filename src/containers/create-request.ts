@@ -99,6 +99,10 @@ export const hostConfigSchema = z.looseObject({
   Memory: integer,
   MemorySwap: integer,
   MemoryReservation: integer,
+  // The CLI sends -1 for "not given".
+  MemorySwappiness: optional(
+    z.int().transform((percent) => (percent === -1 ? undefined : percent)),
+  ),
   NanoCpus: integer,
   CpuShares: integer,
   CpuPeriod: integer,

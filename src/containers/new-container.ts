@@ -127,6 +127,7 @@ function noneIfBlank(argv: string[] | undefined): string[] | null {
 function withDefaults(host: HostConfig): HostConfig {
   return {
     ...host,
+    CgroupnsMode: host.CgroupnsMode || "private",
     NetworkMode: host.NetworkMode || "default",
     LogConfig: {
       Type: host.LogConfig?.Type || "json-file",

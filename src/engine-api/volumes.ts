@@ -122,7 +122,7 @@ export function volumeView(volume: Volume) {
     Labels: volume.labels,
     Mountpoint: volume.mountpoint,
     Name: volume.name,
-    Options: volume.options,
+    Options: volume.options ?? {},
     Scope: "local",
   };
 }

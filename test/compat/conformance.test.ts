@@ -122,10 +122,13 @@ describe(
       succeeds(await drive("GET /images/get", { query: { names: busybox() } }));
       succeeds(await drive("DELETE /images/{name}", one));
       succeeds(await drive("POST /images/prune"));
-      await drive("POST /images/load", {
-        body: await archive({ nothing: "here" }),
-        headers: { "content-type": "application/x-tar" },
-      });
+      const { bytes } = await docker(["save", busybox()]);
+      succeeds(
+        await drive("POST /images/load", {
+          body: bytes,
+          headers: { "content-type": "application/x-tar" },
+        }),
+      );
       const search = await drive("GET /images/search", {
         query: { term: "busybox" },
       });

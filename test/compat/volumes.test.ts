@@ -53,7 +53,7 @@ describe("volumes", () => {
       Driver: "local",
       Labels: { kind: "test" },
       Name: name,
-      Options: null,
+      Options: {},
       Scope: "local",
     });
     assert.ok(statSync(String(Mountpoint)).isDirectory());
