@@ -389,7 +389,7 @@ function cached(
   make: (script: string, output: string) => void,
 ): string {
   const cache = path.join(
-    process.env["HULL_CACHE"] ??
+    process.env["HULL_CACHE"] ||
       path.join(
         process.env["XDG_CACHE_HOME"] ?? path.join(os.homedir(), ".cache"),
         "hull",
