@@ -26,7 +26,7 @@ export async function sizeOf(
 }
 
 /** Bytes a sparse file takes; 0 when it is not there (yet, or any more). */
-async function allocatedBytes(file: string): Promise<number> {
+export async function allocatedBytes(file: string): Promise<number> {
   try {
     return (await stat(file)).blocks * 512;
   } catch (error) {

@@ -1,5 +1,5 @@
 /** `GET /system/df`: what takes how much space. */
-import { stat } from "node:fs/promises";
+import { allocatedBytes } from "../containers/size.js";
 import type { Container } from "../containers/container.js";
 import type { ContainerService } from "../containers/service.js";
 import { summaryView } from "../containers/views.js";
@@ -71,14 +71,4 @@ async function usageOf(
     SizeRw: written,
     SizeRootFs: image + written,
   };
-}
-
-/** Bytes a sparse file takes; 0 when it is not there (yet, or any more). */
-async function allocatedBytes(file: string): Promise<number> {
-  try {
-    return (await stat(file)).blocks * 512;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return 0;
-    throw error;
-  }
 }
