@@ -5,6 +5,7 @@ import {
   Channel,
   FrameType,
   WINDOW,
+  type ProcessInfo,
   streamOf,
 } from "../../../protocol/index.js";
 import { TestContainer } from "./container.js";
@@ -425,11 +426,16 @@ test("the network is set up", async () => {
 test("the processes are listed as the container sees them", async () => {
   const number = box.number();
   await box.spawn(number, ["sh", "-c", "sleep 77; true"], { user: "app" });
-  const { processes } = await box.machine.request("processes", {});
+  // The shell is executed when `spawn` is answered; its child comes when it comes.
+  let processes: ProcessInfo[] = [];
+  let child: ProcessInfo | undefined;
+  for (let tries = 0; !child && tries < 100; tries++) {
+    ({ processes } = await box.machine.request("processes", {}));
+    child = processes.find(({ command }) => command === "sleep 77");
+  }
   const init = processes.find(({ pid }) => pid === 1);
   assert.equal(init?.command, "sleep 1000000");
   assert.equal(init?.user, "root");
-  const child = processes.find(({ command }) => command === "sleep 77");
   const parent = processes.find(({ pid }) => pid === child?.ppid);
   assert.deepEqual(
     [parent?.command, parent?.user, parent?.tty],
