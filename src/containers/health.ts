@@ -9,6 +9,7 @@ import type { Exec, Execs } from "./execs.js";
 import { type Check, checkOf, goDuration } from "./healthcheck.js";
 import { timestamp } from "./log/json-file.js";
 import type { Health, HealthResult } from "./record.js";
+import { SIGKILL } from "./signals.js";
 
 /** How many results inspect shows. */
 const MAX_RESULTS = 5;
@@ -18,7 +19,6 @@ const MAX_OUTPUT = 4096;
 const START_LIMIT = 30_000;
 /** Longest time a timer of node takes. */
 const MAX_TIMER = 2 ** 31 - 1;
-const SIGKILL = 9;
 
 type Outcome = Pick<HealthResult, "exitCode" | "output">;
 

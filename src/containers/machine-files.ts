@@ -9,8 +9,8 @@ import {
 } from "../../protocol/index.js";
 import { InvalidParameter, SystemError } from "../errors.js";
 import type { Machine, OutputSink } from "../hypervisor/index.js";
+import { SIGKILL } from "./signals.js";
 
-const SIGKILL = 9;
 /** Exit code of work that was given a bad archive. */
 const BAD_ARCHIVE = 2;
 /** How much of an agent's words about a failure is kept. */

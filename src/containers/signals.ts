@@ -2,6 +2,8 @@
 import { constants } from "node:os";
 import { InvalidParameter } from "../errors.js";
 
+/** No process can catch or ignore it. */
+export const SIGKILL = 9;
 const RTMIN = 34;
 const RTMAX = 64;
 

@@ -1,0 +1,169 @@
+/** The start of a run: a machine, the container's process in it, and the booking of both. */
+import { INIT_PROCESS } from "../../../protocol/index.js";
+import { Conflict, NotModified } from "../../errors.js";
+import { faultPoint } from "../../fault.js";
+import type { Machine } from "../../hypervisor/index.js";
+import type { Container } from "../container.js";
+import { timestamp } from "../log/json-file.js";
+import { initSpawn, setupOf } from "../machine-spec.js";
+import { startMachine } from "../machine-start.js";
+import { type Mounts, prepareMounts } from "../mounts/start.js";
+import { startError } from "../start-error.js";
+import type { StartTrace } from "../start-trace.js";
+import type { RunContext } from "./context.js";
+import type { Ending } from "./ending.js";
+import { machineDirectory, tearDown } from "./tear-down.js";
+import { watchMachine } from "./watch.js";
+
+export class Starting {
+  readonly #context: RunContext;
+  readonly #ending: Ending;
+
+  constructor(context: RunContext, ending: Ending) {
+    this.#context = context;
+    this.#ending = ending;
+  }
+
+  /**
+   * Called in the container's turn.
+   * @throws {NotModified} it runs already
+   * @throws {Conflict} it is paused or being removed
+   * @throws {InvalidParameter} its command cannot be executed
+   */
+  async start(container: Container, trace: StartTrace): Promise<void> {
+    const { state } = container.record;
+    if (state.status === "paused") {
+      throw new Conflict(
+        "cannot start a paused container, try unpause instead",
+      );
+    }
+    if (state.status === "running") throw new NotModified("already started");
+    if (state.status === "removing" || state.status === "dead") {
+      throw new Conflict(
+        "container is marked for removal and cannot be started",
+      );
+    }
+    await trace.span(
+      "wait",
+      container.teardown.then(() => container.endOffline(false)),
+    );
+    state.manuallyStopped = false;
+    const { traces } = this.#context;
+    traces.running(container, trace);
+    try {
+      await this.#boot(container, trace);
+      traces.ended(container, trace);
+    } catch (error) {
+      traces.ended(container, trace, error as Error);
+      await this.#ending.startFailed(container, error as Error);
+      throw startError(error as Error);
+    }
+  }
+
+  async #boot(container: Container, trace: StartTrace): Promise<void> {
+    const mounts = await prepareMounts(container.record, this.#context.volumes);
+    try {
+      await this.#bootWith(container, trace, mounts);
+    } finally {
+      mounts.release();
+    }
+  }
+
+  async #bootWith(
+    container: Container,
+    trace: StartTrace,
+    mounts: Mounts,
+  ): Promise<void> {
+    const { record } = container;
+    const directory = machineDirectory(this.#context.execRoot, container);
+    const machine = await startMachine(
+      container,
+      directory,
+      this.#context,
+      trace,
+    );
+    faultPoint("start.launched");
+    container.machine = machine;
+    container.nextProcess = INIT_PROCESS + 1;
+    container.lastUsage = undefined;
+    record.machine = machine.record;
+    const startedAt = timestamp();
+    record.run = { startedAt };
+    // On disk while the guest works: a daemon killed from here on finds the machine again.
+    const saved = container.save().then(() => faultPoint("start.recorded"));
+    this.#watch(container, machine);
+    container.stdio.connectOutput(machine.agent, INIT_PROCESS);
+    await trace.span("shares", mounts.serve(machine.shareSocket, directory));
+    faultPoint("start.greeted");
+    const setup = trace.setup(
+      mounts.filledBy(
+        machine.agent.request("setup", setupOf(record, mounts.shares)),
+      ),
+    );
+    const spawn = machine.agent.request("spawn", initSpawn(record));
+    const requests = Promise.all([setup, trace.after(setup, "exec", spawn)]);
+    container.stdio.connectInput(
+      record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
+    );
+    await Promise.all([requests, trace.span("record", saved)]);
+    faultPoint("start.spawned");
+    record.state.startedAt = startedAt;
+    this.#running(container);
+    await container.save();
+    faultPoint("start.booked");
+  }
+
+  #running(container: Container): void {
+    const { state, machine } = container.record;
+    state.status = "running";
+    state.error = "";
+    state.exitCode = 0;
+    state.oomKilled = false;
+    state.pid = Number(machine?.["pid"] ?? 0);
+    this.#context.tell(container, "start");
+    this.#context.health.begin(container);
+  }
+
+  /** Takes over the machine of a container that an earlier daemon started. */
+  async adopt(container: Container, machine: Machine): Promise<void> {
+    const { record } = container;
+    container.machine = machine;
+    this.#watch(container, machine);
+    const hello = await machine.agent.hello;
+    const own = hello.processes.find((one) => one.process === INIT_PROCESS);
+    if (!own) {
+      // The daemon was killed in the middle of a start, which then did not happen.
+      tearDown(container, machine, false, this.#context);
+      await container.save();
+      return;
+    }
+    container.nextProcess =
+      Math.max(...hello.processes.map((one) => one.process)) + 1;
+    const offsets = await container.loggedOffsets(own);
+    await container.log.begin(offsets);
+    container.stdio.connectOutput(machine.agent, INIT_PROCESS, offsets);
+    container.stdio.connectInput(
+      record.config.OpenStdin && !own.exit
+        ? machine.agent.input(INIT_PROCESS, own.stdinReceived)
+        : undefined,
+    );
+    if (!container.isRunning) {
+      // Killed between the start of the process and the booking of it.
+      record.state.startedAt = record.run?.startedAt ?? timestamp();
+      this.#running(container);
+    } else this.#context.health.resume(container);
+    await container.save();
+    for (const { process, exit } of hello.processes) {
+      if (process !== INIT_PROCESS) {
+        // Whoever waited for it went with the daemon before.
+        const request = machine.agent.request("release", { process });
+        if (exit) await request.catch(() => undefined);
+      }
+    }
+    if (own.exit) this.#ending.processEnded(container, machine, own.exit);
+  }
+
+  #watch(container: Container, machine: Machine): void {
+    watchMachine(container, machine, this.#ending, this.#context);
+  }
+}

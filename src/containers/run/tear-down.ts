@@ -1,0 +1,80 @@
+/** The end of a machine: what a run needed of the host is given back. */
+import { rm } from "node:fs/promises";
+import path from "node:path";
+import { faultPoint } from "../../fault.js";
+import type { Machine } from "../../hypervisor/index.js";
+import type { Container } from "../container.js";
+import { tellMounts } from "../mounts/start.js";
+import type { RunContext } from "./context.js";
+import { within } from "./within.js";
+
+/** How long a guest may take to flush its disks before its machine is ended, in ms. */
+const SHUTDOWN_LIMIT = 10_000;
+
+/** Below it each machine has a folder for its sockets. */
+export function machineRoot(execRoot: string): string {
+  return path.join(execRoot, "m");
+}
+
+/** A container's folder there. The ID is cut, for the sake of the path's length. */
+export function machineDirectory(
+  execRoot: string,
+  container: Container,
+): string {
+  return path.join(machineRoot(execRoot), container.id.slice(0, 16));
+}
+
+/**
+ * Gives back what a run needed. The next start, and the removal, wait for it (`container.teardown`).
+ * @param orderly the guest flushes its disks first
+ */
+export function tearDown(
+  container: Container,
+  machine: Machine | undefined,
+  orderly: boolean,
+  context: RunContext,
+): void {
+  const { networks, volumes, log } = context;
+  const { record } = container;
+  container.teardown = (async () => {
+    if (machine) {
+      // What the guest has not written yet may be a volume's.
+      if (orderly || record.mounts?.length) await shutdown(machine);
+      await machine.kill();
+      await machine.exited;
+      tellMounts(record, volumes, "unmount");
+    }
+    faultPoint("teardown.machine-gone");
+    container.machine = undefined;
+    container.files = undefined;
+    await networks.detach(record.id);
+    for (const tap of record.taps ?? []) networks.discardTap(tap);
+    faultPoint("teardown.detached");
+    await rm(machineDirectory(context.execRoot, container), {
+      recursive: true,
+      force: true,
+    });
+    faultPoint("teardown.folder-gone");
+    delete record.machine;
+    delete record.run;
+    delete record.taps;
+    record.endpoints = [];
+    delete record.ports;
+    await container.save();
+  })().catch((error: unknown) => {
+    log.error(
+      { err: error, container: record.id },
+      "cannot take down a machine",
+    );
+  });
+}
+
+async function shutdown(machine: Machine): Promise<void> {
+  await within(
+    Promise.race([
+      machine.agent.request("shutdown", {}).catch(() => undefined),
+      machine.exited,
+    ]),
+    SHUTDOWN_LIMIT,
+  );
+}
