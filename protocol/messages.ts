@@ -52,8 +52,24 @@ export type AgentErrorCode =
 export interface Operations {
   /** Answers at once: the channel and the agent are alive. Also what `hello` said, afresh. */
   hello: { args: Record<string, never>; result: Hello };
-  /** Makes the machine this container's: clock, entropy, names, network, root. Once a VM. */
+  /** Makes the machine this container's: clock, entropy, names, network, root. Once, but for `reset`. */
   setup: { args: Setup; result: SetupResult };
+  /**
+   * Undoes a rehearsal: a `setup` and processes that were there only so that the guest has done it once. The
+   * machine is as it was before `setup`, its disks are free, and nothing of them is left in memory: the host may
+   * put others into their slots, and `setup` may come again. What a later container can tell of it is that the
+   * machine's own counters (CPU time, disk reads, forks) are higher, and the kernel's log, where it may read that.
+   *
+   * The host sends it only to a machine that has never been a container's, and must reckon with the next
+   * container's seeing what the rehearsal left where nothing can be undone. So in a rehearsal
+   * - no program runs but the host's own; none is privileged or waits for anything, and all are released;
+   * - there are no shares, no sysctls, and NICs lead nowhere;
+   * - `hello` is not asked, since it would make up the boot ID.
+   *
+   * Refused (`invalid`) when nothing was set up, or a process was not released. After any other error
+   * the machine is of no use.
+   */
+  reset: { args: Record<string, never>; result: Record<string, never> };
   /** Starts a process. Answered when it was executed, or with why it could not be. */
   spawn: { args: Spawn; result: { pid: number } };
   /** Sends a signal to a process, or with `all` to every process of the container. */

@@ -31,7 +31,11 @@ import {
   SIGCHLD,
   SIGKILL,
 } from "./constants.js";
-import { setUpContainer, type Container } from "./container.js";
+import {
+  removeContainer,
+  setUpContainer,
+  type Container,
+} from "./container.js";
 import { Failure, describe, toAgentError } from "./failure.js";
 import { FileProcess, checkFileWork } from "./file-work.js";
 import { readText } from "./files.js";
@@ -69,6 +73,7 @@ export class Agent implements Receiver {
   private container: Container | undefined;
   private setupBegun = false;
   private init: { pid: number; pidfd: number } | undefined;
+  private memoryEvents = -1;
   private oomKills = 0;
   /** Counts connections: answers to requests of an earlier one are not sent. */
   private connection = 0;
@@ -148,6 +153,8 @@ export class Agent implements Receiver {
         return this.hello();
       case "setup":
         return this.setUp(request.args);
+      case "reset":
+        return this.reset();
       case "spawn":
         return this.spawn(request.args);
       case "signal":
@@ -212,6 +219,23 @@ export class Agent implements Receiver {
     this.container = container;
     this.watchMemory();
     return result;
+  }
+
+  /** Whatever fails here leaves a machine that cannot be set up. */
+  private async reset(): Promise<Record<string, never>> {
+    const container = this.requireContainer();
+    if (this.processes.size > 0 || listPids().length > 0)
+      throw refused("invalid", "processes of this machine are still there");
+    this.container = undefined;
+    if (this.init) sys.close(this.init.pidfd);
+    this.init = undefined;
+    this.loop.remove(this.memoryEvents);
+    sys.close(this.memoryEvents);
+    this.oomKills = 0;
+    await removeContainer(container, this.network, this.loop);
+    sys.collect();
+    this.setupBegun = false;
+    return {};
   }
 
   private async spawn(
@@ -400,7 +424,8 @@ export class Agent implements Receiver {
 
   private watchMemory(): void {
     // Edge-triggered: the file says "changed" until it is read, and the counters are read elsewhere.
-    this.loop.add(openMemoryEvents(), EPOLLPRI | EPOLLET, () =>
+    this.memoryEvents = openMemoryEvents();
+    this.loop.add(this.memoryEvents, EPOLLPRI | EPOLLET, () =>
       this.checkMemory(),
     );
   }

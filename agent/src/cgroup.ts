@@ -1,6 +1,12 @@
 /** The container's cgroup (version 2): its limits, its processes, and what the kernel killed in it. */
 import type { Limits } from "../../protocol/index.js";
-import { AT_FDCWD, O_DIRECTORY, O_PATH, O_RDONLY } from "./constants.js";
+import {
+  AT_FDCWD,
+  AT_REMOVEDIR,
+  O_DIRECTORY,
+  O_PATH,
+  O_RDONLY,
+} from "./constants.js";
 import { step } from "./failure.js";
 import { readText, writeText } from "./files.js";
 import { unless } from "./sys.js";
@@ -24,6 +30,11 @@ export function makeCgroup(limits: Limits): number {
     setLimits(limits);
     return sys.open(AT_FDCWD, PATH, O_PATH | O_DIRECTORY, 0);
   });
+}
+
+/** Removes it, with all it has counted. */
+export function removeCgroup(): void {
+  step("remove the cgroup", () => sys.unlinkAt(AT_FDCWD, PATH, AT_REMOVEDIR));
 }
 
 /** Sets the limits that are given and leaves the others as they are. */

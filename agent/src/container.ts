@@ -1,13 +1,21 @@
 /** The container this machine belongs to: made once by `setup`, used by every process after it. */
 import type { Setup, SetupResult } from "../../protocol/index.js";
 import { decodeBase64 } from "./base64.js";
-import { makeCgroup } from "./cgroup.js";
+import { makeCgroup, removeCgroup } from "./cgroup.js";
 import { AT_FDCWD, CLOCK_MONOTONIC, O_RDWR } from "./constants.js";
 import { filterDevices } from "./device-filter.js";
 import { makeDevices } from "./devices.js";
 import { Failure, step } from "./failure.js";
+import type { EventLoop } from "./loop.js";
 import type { GuestNetwork } from "./network.js";
-import { mountExtra, mountFiles, mountRoot, mountSys } from "./rootfs.js";
+import {
+  areDisksFree,
+  mountExtra,
+  mountFiles,
+  mountRoot,
+  mountSys,
+  removeRoot,
+} from "./rootfs.js";
 
 export interface Container {
   readonly setup: Setup;
@@ -46,6 +54,31 @@ export function setUpContainer(
   const cgroup = timed("cgroup", () => makeCgroup(setup.limits));
   if (!setup.privileged) timed("devices", () => filterDevices(cgroup));
   return { container: { setup, cgroup, terminals }, result: { timings } };
+}
+
+/** How long the kernel may take to let go of a container's disks. */
+const DISKS_TIMEOUT_MS = 5000;
+
+/**
+ * Undoes all of `setUpContainer`, once no process of the container is left.
+ * @throws {Failure} naming the step that failed; a disk is still in use
+ */
+export async function removeContainer(
+  { setup, cgroup, terminals }: Container,
+  network: GuestNetwork,
+  loop: EventLoop,
+): Promise<void> {
+  sys.close(terminals);
+  sys.close(cgroup);
+  removeCgroup();
+  removeRoot(setup);
+  network.reset();
+  // The mounts of a process that has ended go by a timer of the kernel.
+  for (let waited = 0; !areDisksFree(setup); waited += 5) {
+    if (waited >= DISKS_TIMEOUT_MS)
+      throw new Failure("system", "a disk is still in use", "EBUSY");
+    await loop.pause(5);
+  }
 }
 
 function filesOf(setup: Setup): Setup["files"] {

@@ -20,6 +20,7 @@ const IFLA_ADDRESS = 1;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFLA_NET_NS_FD = 28;
+const IFLA_NEW_IFINDEX = 49;
 const IFA_ADDRESS = 1;
 const IFA_LOCAL = 2;
 const IFA_BROADCAST = 4;
@@ -42,6 +43,8 @@ export interface LinkChange {
   up?: boolean;
   /** Moves it into the network namespace of this descriptor; what is set beside it is set there. */
   namespace?: number;
+  /** The index it has there. */
+  newIndex?: number;
 }
 
 /** What the kernel said to one message; `errno` is 0 for done. */
@@ -83,6 +86,8 @@ export class NetlinkBatch {
     if (change.mtu) this.attribute(IFLA_MTU, u32Bytes(change.mtu));
     if (change.namespace !== undefined)
       this.attribute(IFLA_NET_NS_FD, u32Bytes(change.namespace));
+    if (change.newIndex !== undefined)
+      this.attribute(IFLA_NEW_IFINDEX, u32Bytes(change.newIndex));
     this.finish();
   }
 

@@ -12,13 +12,25 @@ import {
   O_RDONLY,
   SOCK_RAW,
 } from "./constants.js";
-import { Failure } from "./failure.js";
+import { Failure, step } from "./failure.js";
 import { readText, writeText } from "./files.js";
 import { broadcastOf, parseCidr, parseIp, parseMac } from "./ip-address.js";
 import { NetlinkBatch, parseAnswers } from "./netlink.js";
 import { unless } from "./sys.js";
 
 const LOOPBACK_INDEX = 1;
+/** The first NIC's in the container; the others' follow. */
+const FIRST_INDEX = 2;
+const DRIVER = "/sys/bus/virtio/drivers/virtio_net";
+
+interface Nic {
+  /** Its name on the bus, e.g. "virtio3". */
+  device: string;
+  /** The kernel's index of it in the machine's namespace. */
+  index: number;
+  /** It is, or was, in the container's namespace. */
+  used: boolean;
+}
 
 /**
  * The machine has more NICs than its container has networks. All of them begin in the kernel's first
@@ -26,13 +38,31 @@ const LOOPBACK_INDEX = 1;
  * a network.
  */
 export class GuestNetwork {
-  private readonly nics = listNics();
+  private nics = listNics();
   private readonly machine = openNamespace();
   /** Speaks to the machine's namespace, also after the agent has left it. */
   private readonly route = openRoute();
-  private readonly container: number;
+  private container: number;
 
   constructor() {
+    sys.unshare(CLONE_NEWNET);
+    this.container = openNamespace();
+  }
+
+  /**
+   * Undoes everything: the container's namespace is a new one, and its driver finds each NIC that was in it
+   * as at boot, with its own MAC address and nothing counted.
+   */
+  reset(): void {
+    for (const { device, used } of this.nics) {
+      if (!used) continue;
+      step(`find ${device} anew`, () => {
+        writeText(`${DRIVER}/unbind`, device);
+        writeText(`${DRIVER}/bind`, device);
+      });
+    }
+    this.nics = listNics();
+    sys.close(this.container);
     sys.unshare(CLONE_NEWNET);
     this.container = openNamespace();
   }
@@ -43,7 +73,7 @@ export class GuestNetwork {
     const batch = new NetlinkBatch();
     batch.link("lo: up", LOOPBACK_INDEX, { up: true });
     for (const wanted of interfaces)
-      addInterface(batch, wanted, this.find(wanted.index));
+      addInterface(batch, wanted, this.indexOf(wanted.index));
     sendOnce(batch);
   }
 
@@ -51,7 +81,7 @@ export class GuestNetwork {
   change({ add, remove, routes }: NetworkChange): void {
     const leaving = new NetlinkBatch();
     for (const { index, addresses } of remove) {
-      const link = this.find(index);
+      const link = this.indexOf(index);
       // Before the link is down: that alone takes its IPv6 addresses.
       for (const { address, prefix } of addresses.map(parseCidr))
         leaving.removeAddress(`NIC ${index}: address`, link, address, prefix);
@@ -60,56 +90,73 @@ export class GuestNetwork {
       leaving.link(`NIC ${index}: away`, link, {
         name: `hull${index}`,
         namespace: this.machine,
+        newIndex: this.find(index).index,
       });
     }
     sendOnce(leaving);
     this.moveIn(add);
     const batch = new NetlinkBatch();
     for (const wanted of add)
-      addInterface(batch, { ...wanted, gateways: [] }, this.find(wanted.index));
+      addInterface(
+        batch,
+        { ...wanted, gateways: [] },
+        this.indexOf(wanted.index),
+      );
     for (const { index, gateway } of routes)
       batch.defaultRoute(
         `route by ${gateway}`,
-        this.find(index),
+        this.indexOf(index),
         parseIp(gateway),
       );
     sendOnce(batch);
   }
 
-  /** Takes NICs into the container's namespace; their kernel indices stay. */
+  /** Takes NICs into the container's namespace. */
   private moveIn(interfaces: InterfaceSetup[]): void {
     const batch = new NetlinkBatch();
-    for (const { index, name, mtu, mac } of interfaces)
-      batch.link(`${name}: name, MAC address and MTU`, this.find(index), {
+    for (const { index, name, mtu, mac } of interfaces) {
+      const nic = this.find(index);
+      batch.link(`${name}: name, MAC address and MTU`, nic.index, {
         name,
         mtu,
         mac: invalidUnless(() => parseMac(mac)),
         namespace: this.container,
+        newIndex: this.indexOf(index),
       });
+      nic.used = true;
+    }
     send(this.route, batch);
   }
 
-  /** The kernel's index of a NIC. */
-  private find(index: number): number {
+  private find(index: number): Nic {
     const nic = this.nics[index];
     if (nic === undefined)
       throw new Failure("invalid", `no network device ${index}`);
     return nic;
   }
+
+  /** The kernel's index of a NIC in the container's namespace. */
+  private indexOf(index: number): number {
+    this.find(index);
+    return FIRST_INDEX + index;
+  }
 }
 
-/** The kernel's indices of the machine's Ethernet devices, in the order it found them. */
-function listNics(): number[] {
+/** The machine's Ethernet devices, in the order of the bus. */
+function listNics(): Nic[] {
   const base = "/sys/class/net";
-  return sys
-    .list(base)
-    .filter((name) =>
-      unless(["ENOENT"], () =>
-        sys.readlink(AT_FDCWD, `${base}/${name}/device`),
-      ),
-    )
-    .map((name) => Number(readText(`${base}/${name}/ifindex`)))
-    .sort((a, b) => a - b);
+  const nics: Nic[] = [];
+  for (const name of sys.list(base)) {
+    const link = unless(["ENOENT"], () =>
+      sys.readlink(AT_FDCWD, `${base}/${name}/device`),
+    );
+    if (link === undefined) continue;
+    const device = link.slice(link.lastIndexOf("/") + 1);
+    const index = Number(readText(`${base}/${name}/ifindex`));
+    nics.push({ device, index, used: false });
+  }
+  const place = ({ device }: Nic) => Number(device.slice("virtio".length));
+  return nics.sort((a, b) => place(a) - place(b));
 }
 
 function openNamespace(): number {

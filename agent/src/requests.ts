@@ -26,6 +26,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
     maskedPaths: "array",
     readonlyPaths: "array",
   },
+  reset: {},
   spawn: {
     process: "number",
     args: "array",

@@ -11,8 +11,10 @@ import type {
   FileSetup,
   MountSetup,
   RootfsSetup,
+  Setup,
 } from "../../protocol/index.js";
 import {
+  AT_FDCWD,
   MNT_DETACH,
   MS_BIND,
   MS_NOATIME,
@@ -20,13 +22,15 @@ import {
   MS_NOEXEC,
   MS_NOSUID,
   MS_RDONLY,
+  O_EXCL,
+  O_RDONLY,
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
 import { createFile, makeFolder, readText } from "./files.js";
 import { inRoot, ROOT } from "./in-root.js";
 import { parseMountOptions } from "./mount-options.js";
 import { mountShare, unmountShares } from "./shares.js";
-import { isSysError } from "./sys.js";
+import { isSysError, unless } from "./sys.js";
 
 /** The image, without the container's changes. */
 export const LOWER = "/run/lower";
@@ -159,6 +163,32 @@ export function unmountAll(volumes: string[]): void {
   tolerate(() => sys.unmount(ROOT, MNT_DETACH));
   tolerate(() => sys.unmount(DISK, 0));
   tolerate(unmountShares);
+}
+
+/** Undoes everything. The kernel may let go of the disks a moment later. */
+export function removeRoot({ mounts }: Setup): void {
+  unmountAll(mounts.map(({ target }) => target));
+  tolerate(() => sys.unmount(DISK, MNT_DETACH));
+  step("unmount the image", () => sys.unmount(LOWER, MNT_DETACH));
+  for (const { source } of engineFiles.values())
+    sys.unlinkAt(AT_FDCWD, source, 0);
+  engineFiles.clear();
+}
+
+/**
+ * Whether nothing uses a container's disks: then the kernel has dropped all it knew of what is on them, as
+ * it does when a block device is closed for the last time.
+ */
+export function areDisksFree({ rootfs, mounts }: Setup): boolean {
+  const disks = [rootfs.image, rootfs.writable];
+  for (const mount of mounts) if (mount.type === "disk") disks.push(mount.disk);
+  return disks.every((disk) => {
+    const fd = unless(["EBUSY"], () =>
+      sys.open(AT_FDCWD, device(disk), O_RDONLY | O_EXCL, 0),
+    );
+    if (fd !== undefined) sys.close(fd);
+    return fd !== undefined;
+  });
 }
 
 function tolerate(run: () => void): void {

@@ -56,6 +56,7 @@ export function mountShare(share: ShareSetup): void {
 /** Lets go of what the host serves; whatever was written is there by then. */
 export function unmountShares(): void {
   if (mounted) sys.unmount(SHARES, MNT_DETACH);
+  mounted = false;
 }
 
 function mountAll(): void {

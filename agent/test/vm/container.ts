@@ -49,9 +49,17 @@ export class TestContainer {
     private readonly directory: string,
   ) {}
 
-  /** Boots a machine; `disk` is the writable disk of an earlier one, which it takes. */
+  /**
+   * Boots a machine; `disk` is the writable disk of an earlier one, which it takes. With `rehearsal` other disks
+   * than the container's are in the slots, until `giveDisks`.
+   */
   static async boot(
-    options: { disk?: string; nics?: number; countInstructions?: boolean } = {},
+    options: {
+      disk?: string;
+      nics?: number;
+      countInstructions?: boolean;
+      rehearsal?: boolean;
+    } = {},
   ): Promise<TestContainer> {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hull-agent-"));
     const disk = path.join(directory, "disk.ext4");
@@ -61,10 +69,9 @@ export class TestContainer {
       directory,
       kernel,
       initramfs,
-      disks: [
-        { path: image(), readonly: true },
-        { path: disk, readonly: false },
-      ],
+      disks: options.rehearsal
+        ? makeRehearsalDisks(directory)
+        : disksOf(directory),
       nics: options.nics ?? 1,
       countInstructions: options.countInstructions ?? false,
     });
@@ -74,6 +81,16 @@ export class TestContainer {
 
   get disk(): string {
     return path.join(this.directory, "disk.ext4");
+  }
+
+  /** Puts the container's disks in the place of those of a rehearsal. */
+  async giveDisks(): Promise<void> {
+    await this.machine.insertDisks(disksOf(this.directory));
+  }
+
+  /** Puts the disks of a rehearsal into the slots (again). */
+  async giveRehearsalDisks(): Promise<void> {
+    await this.machine.insertDisks(makeRehearsalDisks(this.directory));
   }
 
   setup(changes: Partial<Setup> = {}): ReturnType<TestMachine["request"]> {
@@ -204,6 +221,40 @@ export function defaultSetup(): Setup {
   };
 }
 
+interface TestDisk {
+  path: string;
+  readonly: boolean;
+}
+
+function disksOf(directory: string): TestDisk[] {
+  return [
+    { path: image(), readonly: true },
+    { path: path.join(directory, "disk.ext4"), readonly: false },
+  ];
+}
+
+/** An image with nothing but busybox and traces to look for, and an empty disk. */
+function makeRehearsalDisks(directory: string): TestDisk[] {
+  const files = path.join(directory, "rehearsal");
+  const images = ["erofs", "ext4"].map((type) => `${files}.${type}`);
+  const [erofs = "", ext4 = ""] = images;
+  fs.mkdirSync(path.join(files, "bin"), { recursive: true });
+  fs.copyFileSync("/bin/busybox", path.join(files, "bin/busybox"));
+  fs.symlinkSync("busybox", path.join(files, "bin/sh"));
+  fs.writeFileSync(path.join(files, "rehearsed"), "");
+  fs.rmSync(erofs, { force: true });
+  execFileSync(mkfsErofs, ["--quiet", erofs, files]);
+  fs.rmSync(files, { recursive: true });
+  // The guest learns a disk's size once.
+  fs.truncateSync(erofs, 64 << 20);
+  fs.rmSync(ext4, { force: true });
+  makeDisk(ext4);
+  return [
+    { path: erofs, readonly: true },
+    { path: ext4, readonly: false },
+  ];
+}
+
 let built: string | undefined;
 
 /** An image of busybox with some users, links that point out of it, and files that do not run. */
@@ -249,6 +300,7 @@ function image(): string {
   fs.chmodSync(path.join(files, "private"), 0o755);
   built = path.join(directory, "image.erofs");
   execFileSync(mkfsErofs, ["--quiet", "-Enoinline_data", built, files]);
+  fs.truncateSync(built, 64 << 20);
   return built;
 }
 

@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
+import { createInterface } from "node:readline";
 import {
   Channel,
   END_BYTE,
@@ -65,6 +66,7 @@ export class TestMachine {
   private wake: (() => void)[] = [];
   private syncing: Buffer | undefined;
   private readonly socketPath: string;
+  private readonly qmpPath: string;
   readonly qemu: ChildProcess;
   readonly consolePath: string;
   /** Streams that are not acknowledged, to see what stalls. */
@@ -73,6 +75,7 @@ export class TestMachine {
 
   constructor(private readonly options: MachineOptions) {
     this.socketPath = path.join(options.directory, "agent.sock");
+    this.qmpPath = path.join(options.directory, "qmp.sock");
     this.consolePath = path.join(options.directory, "console.log");
     this.qemu = spawn("qemu-system-x86_64", this.arguments(), {
       stdio: ["ignore", "inherit", "inherit"],
@@ -96,6 +99,7 @@ export class TestMachine {
       ...["-kernel", options.kernel, "-initrd", options.initramfs],
       ...["-append", kernelParameters(options)],
       ...(options.countInstructions ? ["-icount", "shift=0,sleep=off"] : []),
+      ...["-qmp", `unix:${this.qmpPath},server=on,wait=off`],
       ...["-device", "virtio-serial-device"],
       ...["-chardev", `file,id=console,path=${this.consolePath}`],
       ...["-device", "virtconsole,chardev=console"],
@@ -111,7 +115,7 @@ export class TestMachine {
         "-drive",
         `if=none,id=disk${i},format=raw,file=${file}${flags}`,
       );
-      args.push("-device", `virtio-blk-device,drive=disk${i}`);
+      args.push("-device", `virtio-blk-device,id=slot${i},drive=disk${i}`);
     });
     for (let i = 0; i < (options.nics ?? 0); i++) {
       args.push("-netdev", `user,id=net${i},restrict=on`);
@@ -230,8 +234,9 @@ export class TestMachine {
     pump();
   }
 
-  /** Opens the host's side of an output stream. */
+  /** Opens the host's side of a new process's output stream. */
   output(process: number, channel: Channel): Received {
+    this.exits.delete(process);
     const received: Received = { chunks: [], offset: 0, ended: false };
     this.outputs.set(streamOf(process, channel), received);
     return received;
@@ -262,6 +267,64 @@ export class TestMachine {
     return fs.existsSync(this.consolePath)
       ? fs.readFileSync(this.consolePath, "utf8").slice(-2000)
       : "";
+  }
+
+  /** Puts other files behind the disks' slots. */
+  async insertDisks(
+    disks: { path: string; readonly: boolean }[],
+  ): Promise<void> {
+    const id = this.nextId++;
+    const nodes = disks.map(({ path: filename, readonly }, i) => ({
+      driver: "raw",
+      "node-name": `node${id}-${i}`,
+      "read-only": readonly,
+      file: { driver: "file", filename, "read-only": readonly },
+    }));
+    await this.qmp(
+      nodes.flatMap((node, i) => [
+        { execute: "blockdev-add", arguments: node },
+        {
+          execute: "qom-set",
+          arguments: {
+            path: `/machine/peripheral/slot${i}`,
+            property: "drive",
+            value: node["node-name"],
+          },
+        },
+      ]),
+    );
+  }
+
+  /** Commands for QEMU, one after the other; gives what they returned. */
+  async qmp(
+    commands: { execute: string; arguments?: object }[],
+  ): Promise<unknown[]> {
+    const socket = net.connect(this.qmpPath);
+    try {
+      const lines = createInterface({ input: socket })[Symbol.asyncIterator]();
+      await lines.next();
+      const results: unknown[] = [];
+      for (const command of [{ execute: "qmp_capabilities" }, ...commands]) {
+        socket.write(JSON.stringify(command));
+        for (;;) {
+          const { value } = (await lines.next()) as { value?: string };
+          const answer = JSON.parse(value ?? '{"error":"the end"}') as {
+            return?: unknown;
+            error?: unknown;
+          };
+          if (answer.error)
+            throw new Error(
+              `${JSON.stringify(command)}: ${JSON.stringify(answer.error)}`,
+            );
+          if (!("return" in answer)) continue;
+          results.push(answer.return);
+          break;
+        }
+      }
+      return results.slice(1);
+    } finally {
+      socket.destroy();
+    }
   }
 
   async stop(): Promise<void> {

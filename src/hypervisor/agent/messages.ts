@@ -96,6 +96,7 @@ const results: {
       .optional(),
   }),
   freeze: empty,
+  reset: empty,
   network: empty,
   usage: z.object({
     machine: z.object({ cpus: count, memoryBytes: count, cpuUs: count }),
