@@ -37,6 +37,10 @@ export const FAULT_POINTS = [
   "rm.record-gone",
   "rm.files-gone",
   "rmi.unnamed",
+  "volume-create.folder",
+  "volume-create.recorded",
+  "volume-rm.renamed",
+  "volume-rm.gone",
 ] as const;
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 

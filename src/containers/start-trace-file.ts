@@ -1,7 +1,7 @@
 /** The report of a container's last start, kept beside its record. */
 import { readFile } from "node:fs/promises";
 import path from "node:path";
-import writeFileAtomic from "write-file-atomic";
+import { writeState } from "../state-file.js";
 import type { StartReport } from "./start-trace.js";
 
 const FILE = "start-trace.json";
@@ -15,10 +15,7 @@ export async function writeStartReport(
 ): Promise<void> {
   const text = JSON.stringify(report) + "\n";
   if (text.length > MAX_BYTES) return;
-  await writeFileAtomic(path.join(directory, FILE), text, {
-    mode: 0o600,
-    fsync: false,
-  });
+  await writeState(path.join(directory, FILE), text, { durable: false });
 }
 
 /** @returns undefined where there is none, or none that can be read */

@@ -1,12 +1,9 @@
-/**
- * Container records on disk: `<dataRoot>/containers/<id>/container.json`, one file a container, written
- * to a temporary name, synced and renamed, so that a reader sees the old record or the new one.
- */
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+/** Container records on disk: `<dataRoot>/containers/<id>/container.json`, one file a container. */
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
-import writeFileAtomic from "write-file-atomic";
 import { faultPoint } from "../fault.js";
+import { setAside, syncDirectory, writeRecord } from "../state-file.js";
 import {
   type ContainerRecord,
   type NetworkRequest,
@@ -32,13 +29,13 @@ export class ContainerStore {
 
   async create(id: string): Promise<void> {
     await mkdir(this.directory(id), { recursive: true, mode: 0o710 });
+    await syncDirectory(this.#root);
   }
 
   async save(record: ContainerRecord): Promise<void> {
-    await writeFileAtomic(
+    await writeRecord(
       path.join(this.directory(record.id), RECORD_FILE),
-      JSON.stringify(record, undefined, 2) + "\n",
-      { mode: 0o600 },
+      record,
     );
   }
 
@@ -83,12 +80,7 @@ export class ContainerStore {
         await rm(this.directory(id), { recursive: true, force: true });
         return undefined;
       }
-      const aside = `${this.directory(id)}.damaged-${Date.now()}`;
-      this.#log.error(
-        { err: error, file, aside },
-        "container record set aside",
-      );
-      await rename(this.directory(id), aside);
+      await setAside(this.directory(id), error, this.#log);
       return undefined;
     }
   }

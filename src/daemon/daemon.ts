@@ -2,7 +2,6 @@
 import { chmod, mkdir, realpath, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
-import writeFileAtomic from "write-file-atomic";
 import type { Container } from "../containers/container.js";
 import { ContainerService } from "../containers/service.js";
 import { authRoutes } from "../engine-api/auth.js";
@@ -29,6 +28,7 @@ import { QemuHypervisor } from "../hypervisor/qemu/driver.js";
 import { EngineMetrics } from "../metrics/engine-metrics.js";
 import { ImageService } from "../images/service.js";
 import { Networks } from "../networks/service.js";
+import { writeState } from "../state-file.js";
 import { type Engine, engineId } from "../system/engine.js";
 import { Volumes } from "../volumes/index.js";
 import { type Config, ConfigError } from "./config.js";
@@ -96,7 +96,7 @@ export class Daemon {
     await this.#writePidFile(config.pidfile);
 
     const engine: Engine = {
-      id: await engineId(dataRoot),
+      id: await engineId(dataRoot, log),
       ...build,
       dataRoot,
       labels: config.labels,
@@ -248,7 +248,10 @@ export class Daemon {
 
   async #writePidFile(file: string | undefined): Promise<void> {
     if (file === undefined) return;
-    await writeFileAtomic(file, `${process.pid}\n`, { mode: 0o644 });
+    await writeState(file, `${process.pid}\n`, {
+      mode: 0o644,
+      durable: false,
+    });
     this.#closers.push(() => rm(file, { force: true }));
   }
 }

@@ -20,7 +20,10 @@ test("what was not written to its end goes, and nothing else", async (t) => {
     "accelerator.json.3111",
     "blank/ext4-1.img.tmp",
     "containers/abc/container.json.429496729",
+    "engine-id.17.half",
     "images/repositories.json.17",
+    "images/repositories.json.17.half",
+    "volumes/data/volume.json.17.half",
     "networks/bridge.json.1",
   ];
   for (const file of [...kept, ...stumps]) {

@@ -1,13 +1,15 @@
 /** What a daemon that was killed in the middle of a write leaves in the data root. */
 import { readdir, rm } from "node:fs/promises";
 import path from "node:path";
+import { HALF_WRITTEN } from "../state-file.js";
 
-/** How write-file-atomic names a file until it is whole and takes its place. */
-const HALF_WRITTEN = /\.json\.\d+$/;
+/** The same of a hull whose records were written by write-file-atomic. */
+const HALF_WRITTEN_BEFORE = /\.json\.\d+$/;
 /** Empty disks on their way, see containers/writable-disk.ts. */
 const HALF_MADE = /\.img\.tmp$/;
+const STUMPS = [HALF_WRITTEN, HALF_WRITTEN_BEFORE, HALF_MADE];
 
-/** Folders with records, below the data root. Not those in which users' files lie. */
+/** Folders with records, below the data root; not those in which users' files lie, as `volumes/<name>/_data`. */
 const FOLDERS = [
   ".",
   "blank",
@@ -23,13 +25,15 @@ const FOLDERS = [
  * @returns how many there were
  */
 export async function removeHalfWritten(dataRoot: string): Promise<number> {
-  const containers = (await names(path.join(dataRoot, "containers"))).map(
-    (name) => path.join("containers", name),
-  );
+  const each = async (folder: string) =>
+    (await names(path.join(dataRoot, folder))).map((name) =>
+      path.join(folder, name),
+    );
+  const own = [...(await each("containers")), ...(await each("volumes"))];
   let removed = 0;
-  for (const folder of [...FOLDERS, ...containers]) {
+  for (const folder of [...FOLDERS, ...own]) {
     for (const name of await names(path.join(dataRoot, folder))) {
-      if (!HALF_WRITTEN.test(name) && !HALF_MADE.test(name)) continue;
+      if (!STUMPS.some((stump) => stump.test(name))) continue;
       await rm(path.join(dataRoot, folder, name), { force: true });
       removed++;
     }

@@ -1,11 +1,11 @@
 /** Published ports: which container has which, what the firewall must say, and what is on disk of it. */
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { dirname } from "node:path";
 import { isIPv6 } from "node:net";
 import type { Logger } from "pino";
-import writeFileAtomic from "write-file-atomic";
 import { z } from "zod";
 import { SystemError } from "../errors.js";
+import { readRecord, writeRecord } from "../state-file.js";
 import type { Firewall } from "./firewall.js";
 import type {
   ContainerNames,
@@ -197,21 +197,12 @@ export class Ports implements PortService {
     );
   }
 
+  /** Without the file the ports are published again as containers are found. */
   async #load(): Promise<void> {
     const { file, log } = this.#options;
-    try {
-      const text = await readFile(file, "utf8");
-      for (const { containerId, ...publication } of fileSchema.parse(
-        JSON.parse(text),
-      )) {
-        this.#unclaimed.set(containerId, { ...publication, allocations: [] });
-      }
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === "ENOENT") return;
-      log.warn(
-        { err: error, file },
-        "cannot read which ports were published; they are published again as containers are found",
-      );
+    const known = (await readRecord(file, fileSchema, log)) ?? [];
+    for (const { containerId, ...publication } of known) {
+      this.#unclaimed.set(containerId, { ...publication, allocations: [] });
     }
   }
 
@@ -223,9 +214,7 @@ export class Ports implements PortService {
     this.#writing = this.#writing
       .then(async () => {
         await mkdir(dirname(file), { recursive: true, mode: 0o700 });
-        await writeFileAtomic(file, `${JSON.stringify(content, null, 2)}\n`, {
-          mode: 0o600,
-        });
+        await writeRecord(file, content);
       })
       .catch((error: unknown) => {
         log.error({ err: error, file }, "cannot write the published ports");

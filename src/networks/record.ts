@@ -1,10 +1,10 @@
 /** A network's record on disk. */
-import { mkdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { randomBytes } from "node:crypto";
 import type { Logger } from "pino";
-import writeFileAtomic from "write-file-atomic";
 import { z } from "zod";
+import { readRecord, writeRecord } from "../state-file.js";
 
 const specSchema = z.object({
   name: z.string(),
@@ -78,27 +78,8 @@ export class RecordFile {
   }
 
   /** As `load`, without making anything. */
-  async read(): Promise<NetworkRecord | undefined> {
-    let text: string;
-    try {
-      text = await readFile(this.#path, "utf8");
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "ENOENT") {
-        throw error;
-      }
-      return undefined;
-    }
-    try {
-      return recordSchema.parse(JSON.parse(text));
-    } catch (error) {
-      const aside = `${this.#path}.damaged-${Date.now()}`;
-      await rename(this.#path, aside);
-      this.#log.error(
-        { err: error, path: this.#path, aside },
-        "a network's record is damaged and was set aside",
-      );
-      return undefined;
-    }
+  read(): Promise<NetworkRecord | undefined> {
+    return readRecord(this.#path, recordSchema, this.#log);
   }
 
   /**
@@ -132,9 +113,7 @@ export class RecordFile {
 
   async #put(record: NetworkRecord): Promise<void> {
     await mkdir(dirname(this.#path), { recursive: true, mode: 0o700 });
-    await writeFileAtomic(this.#path, `${JSON.stringify(record, null, 2)}\n`, {
-      mode: 0o600,
-    });
+    await writeRecord(this.#path, record);
   }
 
   async #write(): Promise<void> {

@@ -1,8 +1,9 @@
 /** What this engine is: its version, its identity and the settings it shows to clients. */
+import type { Logger } from "pino";
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
-import writeFileAtomic from "write-file-atomic";
+import { setAside, writeState } from "../state-file.js";
 
 export interface Engine {
   /** Stays the same for a data root. */
@@ -22,7 +23,7 @@ export interface Engine {
 }
 
 /** The ID of the engine that owns a data root, made on the first start. */
-export async function engineId(dataRoot: string): Promise<string> {
+export async function engineId(dataRoot: string, log: Logger): Promise<string> {
   const file = path.join(dataRoot, "engine-id");
   const known = await readFile(file, "utf8").catch(
     (error: NodeJS.ErrnoException) => {
@@ -31,7 +32,10 @@ export async function engineId(dataRoot: string): Promise<string> {
     },
   );
   if (/^[0-9a-f-]{36}\n$/.test(known)) return known.trim();
+  if (known !== "") {
+    await setAside(file, new Error("not an engine's ID"), log);
+  }
   const id = randomUUID();
-  await writeFileAtomic(file, `${id}\n`, { mode: 0o600 });
+  await writeState(file, `${id}\n`);
   return id;
 }

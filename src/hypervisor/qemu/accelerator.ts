@@ -2,9 +2,9 @@ import { constants } from "node:fs";
 import { access, mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import writeFileAtomic from "write-file-atomic";
 import { z } from "zod";
 import { Unavailable } from "../../errors.js";
+import { writeRecord } from "../../state-file.js";
 import { launch, LAUNCH_FAILED, type Platform } from "./launch.js";
 import { bootId } from "./process-identity.js";
 
@@ -100,10 +100,7 @@ async function kvmFailure(
   }
   const failure = await trial(options);
   const outcome: Outcome = { key, ...(failure ? { failure } : {}) };
-  await writeFileAtomic(
-    options.memoryFile,
-    JSON.stringify(outcome, null, 2) + "\n",
-  );
+  await writeRecord(options.memoryFile, outcome, { durable: false });
   return failure;
 }
 

@@ -1,10 +1,10 @@
 import type { Logger } from "pino";
 import { z } from "zod";
 import { faultPoint } from "../../fault.js";
+import { readRecord, writeRecord } from "../../state-file.js";
 import { type Digest, hexOf, isDigest } from "../digest.js";
 import { parseReference, type Reference } from "../reference.js";
-import { list, remove, writeJson } from "./files.js";
-import { readRecord } from "./layer-store.js";
+import { list, remove } from "./files.js";
 import type { Layout } from "./layout.js";
 
 const DigestSchema = z.custom<Digest>(
@@ -171,10 +171,10 @@ export class Catalog {
       if ([...references.values()].includes(id)) unnamed.delete(id);
     }
     for (const record of added.values()) {
-      await writeJson(this.layout.image(record.id), record);
+      await writeRecord(this.layout.image(record.id), record);
     }
     if (added.size > 0) faultPoint("pull.image-recorded");
-    await writeJson(this.layout.repositories, {
+    await writeRecord(this.layout.repositories, {
       version: 1,
       references: Object.fromEntries([...references].sort()),
       unnamed: [...unnamed],

@@ -1,6 +1,7 @@
 import { link, readFile, rename, writeFile } from "node:fs/promises";
 import type { Logger } from "pino";
 import { NotFound } from "../../errors.js";
+import { isSetAside, syncDirectory } from "../../state-file.js";
 import { type Digest, digestOf, hexOf, isDigest } from "../digest.js";
 import { type ConfigFile, parseConfig } from "../manifest.js";
 import { Catalog } from "./catalog.js";
@@ -31,7 +32,7 @@ export class ImageStore {
    */
   static async open(root: string, log: Logger): Promise<ImageStore> {
     const store = new ImageStore(root, log);
-    await store.layout.prepare();
+    await store.layout.prepare(log);
     await store.layers.load();
     await store.catalog.load();
     for (const image of store.catalog.all()) {
@@ -73,6 +74,7 @@ export class ImageStore {
     try {
       await writeFile(file, bytes, { flush: true });
       await rename(file, this.layout.blob(digest));
+      await syncDirectory(this.layout.blobs);
     } catch (error) {
       await remove(file);
       throw error;
@@ -83,6 +85,7 @@ export class ImageStore {
   async linkBlob(digest: Digest, file: string): Promise<void> {
     try {
       await link(file, this.layout.blob(digest));
+      await syncDirectory(this.layout.blobs);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     }
@@ -153,7 +156,7 @@ export class ImageStore {
       await remove(`${this.layout.blobs}/${name}`);
     }
     for (const name of await list(this.layout.layers)) {
-      if (name.endsWith(".damaged")) continue;
+      if (isSetAside(name)) continue;
       const digest = `sha256:${name.replace(/\.[a-z]+$/, "")}`;
       if (
         isDigest(digest) &&

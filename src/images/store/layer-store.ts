@@ -1,21 +1,15 @@
 import { rename, stat } from "node:fs/promises";
-import { basename } from "node:path";
 import type { Logger } from "pino";
 import { z } from "zod";
 import { NotFound } from "../../errors.js";
 import { faultPoint } from "../../fault.js";
 import type { Disk } from "../../hypervisor/index.js";
+import { readRecord, syncDirectory, writeRecord } from "../../state-file.js";
 import { type Digest, digestOf, hexOf, isDigest } from "../digest.js";
 import type { Erofs } from "../layers/erofs.js";
 import { sealErofs } from "../layers/erofs.js";
 import type { UnpackedLayer } from "../layers/unpack.js";
-import {
-  list,
-  readIfThere,
-  remove,
-  syncDirectory,
-  writeJson,
-} from "./files.js";
+import { list, remove } from "./files.js";
 import { exists, type Layout } from "./layout.js";
 
 const DigestSchema = z.custom<Digest>(
@@ -82,7 +76,7 @@ export class LayerStore {
     faultPoint("pull.layer-renamed");
     const record: LayerRecord = { version: 1, diffId, blob, ...unpacked };
     // The record comes last: a layer counts once it has one.
-    await writeJson(this.layout.layerRecord(diffId), record);
+    await writeRecord(this.layout.layerRecord(diffId), record);
     faultPoint("pull.layer-stored");
     this.#records.set(diffId, record);
   }
@@ -179,25 +173,4 @@ export function chainIdOf(diffIds: readonly Digest[]): Digest {
     (chain, diffId) => digestOf(Buffer.from(`${chain} ${diffId}`)),
     first,
   );
-}
-
-/** Reads a record; what cannot be read is renamed out of the way and told in the log. */
-export async function readRecord<Schema extends z.ZodType>(
-  path: string,
-  schema: Schema,
-  log: Logger,
-): Promise<z.output<Schema> | undefined> {
-  const text = await readIfThere(path);
-  if (text === undefined) return undefined;
-  try {
-    return schema.parse(JSON.parse(text.toString("utf8")));
-  } catch (error) {
-    const aside = `${path}.damaged`;
-    log.error(
-      { err: error, record: basename(path) },
-      `a damaged record was set aside as ${aside}`,
-    );
-    await rename(path, aside);
-    return undefined;
-  }
 }

@@ -1,11 +1,14 @@
 import { mkdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import type { Logger } from "pino";
+import { z } from "zod";
 import { SystemError } from "../../errors.js";
+import { readRecord, writeRecord } from "../../state-file.js";
 import { type Digest, hexOf } from "../digest.js";
-import { readIfThere, writeJson } from "./files.js";
 
 /** Version of what is on disk. A daemon refuses a version it does not know. */
 const VERSION = 1;
+const versionShape = z.object({ version: z.number() });
 
 /**
  * Where things are below the image folder:
@@ -26,20 +29,15 @@ export class Layout {
    * Makes the folders and clears away what an earlier daemon left unfinished.
    * @throws {SystemError} written by a newer hull
    */
-  async prepare(): Promise<void> {
+  async prepare(log: Logger): Promise<void> {
     await mkdir(this.root, { recursive: true, mode: 0o700 });
     const path = join(this.root, "version.json");
-    const text = await readIfThere(path);
-    if (text === undefined) await writeJson(path, { version: VERSION });
-    else {
-      const { version } = JSON.parse(text.toString("utf8")) as {
-        version?: unknown;
-      };
-      if (version !== VERSION) {
-        throw new SystemError(
-          `${this.root} is of version ${String(version)}, this hull knows version ${VERSION}`,
-        );
-      }
+    const known = await readRecord(path, versionShape, log);
+    if (known === undefined) await writeRecord(path, { version: VERSION });
+    else if (known.version !== VERSION) {
+      throw new SystemError(
+        `${this.root} is of version ${known.version}, this hull knows version ${VERSION}`,
+      );
     }
     await rm(this.temporary, { recursive: true, force: true });
     for (const folder of [
