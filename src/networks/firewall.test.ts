@@ -60,6 +60,7 @@ test("what leaves by another device is masqueraded, in each family", () => {
   ]);
   assert.deepEqual(chain(text, "ip6", "postrouting"), [
     'ip6 saddr fd00::/64 oifname != "br-1" masquerade',
+    'ip6 saddr fd00::/64 oifname "br-1" ct status dnat masquerade',
   ]);
 });
 

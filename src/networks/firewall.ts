@@ -84,14 +84,11 @@ table ${table} ${rules.table} {
 		type filter hook prerouting priority raw; policy accept;
 		iifname "${rules.taps}*" drop
 	}
-${
-  family === 4
-    ? portChains(
-        rules.ports,
-        rules.networks.map(({ bridge }) => bridge),
-      )
-    : ""
-}
+${portChains(
+  rules.ports,
+  rules.networks.map(({ bridge }) => bridge),
+  family,
+)}
 	chain postrouting {
 		type nat hook postrouting priority srcnat; policy accept;
 		${lines(masquerading(rules, family))}
@@ -121,7 +118,7 @@ function masquerading(rules: FirewallRules, family: 4 | 6): string[] {
                 `${family === 4 ? "ip" : "ip6"} saddr ${formatSubnet(subnet)} oifname != ${quoted(bridge)} masquerade`,
               ]
             : []),
-          ...(family === 4 ? portMasquerade(bridge, subnet) : []),
+          ...portMasquerade(bridge, subnet),
         ]),
     );
 }

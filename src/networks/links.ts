@@ -1,5 +1,6 @@
 /** The host's network devices as `ip` lists them. */
 import { access } from "node:fs/promises";
+import { createServer } from "node:net";
 import { z } from "zod";
 import { SystemError } from "../errors.js";
 import { runTool } from "./command.js";
@@ -43,4 +44,18 @@ export function hasIPv6(): Promise<boolean> {
     () => false,
   );
   return ipv6;
+}
+
+let ipv6Loopback: Promise<boolean> | undefined;
+
+/** Whether programs of the host can listen on IPv6 (it may be switched off where the kernel has it). */
+export function hasIPv6Loopback(): Promise<boolean> {
+  ipv6Loopback ??= new Promise((resolve) => {
+    const server = createServer();
+    server.once("error", () => resolve(false));
+    server.listen({ host: "::1", port: 0, exclusive: true }, () =>
+      server.close(() => resolve(true)),
+    );
+  });
+  return ipv6Loopback;
 }

@@ -34,8 +34,8 @@ test("a port is given once, whichever of the two has all addresses", async () =>
     { protocol: "udp", hostPorts: { first: port, last: port } },
     ["0.0.0.0"],
   );
-  allocator.release(first);
-  allocator.release(other);
+  await allocator.release(first);
+  await allocator.release(other);
   await allocator.allocate(tcp(port), ["0.0.0.0"]);
 });
 

@@ -1,6 +1,6 @@
 /** Which ports of the host are given to containers. */
 import { readFile } from "node:fs/promises";
-import { isIPv6 } from "node:net";
+import { isIPv4, isIPv6 } from "node:net";
 import { SystemError } from "../errors.js";
 import type { PortProtocol, PortRequest } from "./index.js";
 import {
@@ -20,6 +20,9 @@ export interface Allocation {
   hostIps: string[];
 }
 
+/** Binds a port: an address's way of keeping it. @throws {PortRefused} it cannot be had */
+export type Reserve = typeof reservePort;
+
 interface Held extends Allocation {
   reservations: Reservation[];
 }
@@ -38,6 +41,7 @@ export class PortAllocator {
   async allocate(
     request: Pick<PortRequest, "protocol" | "hostPorts">,
     hostIps: string[],
+    reserve: Reserve = reservePort,
   ): Promise<Allocation> {
     const { protocol, hostPorts } = request;
     const chosen = hostPorts.first === 0;
@@ -50,7 +54,7 @@ export class PortAllocator {
           ((Math.max(this.#last - range.first + 1, 0) + step) % count)
         : range.first + step;
       try {
-        const held = await this.#take({ protocol, hostPort, hostIps });
+        const held = await this.#take({ protocol, hostPort, hostIps }, reserve);
         if (chosen) this.#last = hostPort;
         return held;
       } catch (error) {
@@ -76,28 +80,39 @@ export class PortAllocator {
    * Reserves a port that was noted.
    * @throws {PortRefused} another process has taken it since
    */
-  async reserve(allocation: Allocation): Promise<void> {
-    await reserveAll(allocation as Held);
+  async reserve(
+    allocation: Allocation,
+    reserve: Reserve = reservePort,
+  ): Promise<void> {
+    await reserveAll(allocation as Held, reserve);
   }
 
   /** Gives a port back; `allocation` is the very object that was handed out. */
-  release(allocation: Allocation): void {
+  async release(allocation: Allocation): Promise<void> {
     const held = allocation as Held;
-    if (this.#held.delete(held)) closeAll(held);
+    if (!this.#held.has(held)) return;
+    await closeAll(held);
+    this.#held.delete(held);
   }
 
-  /** Lets another process bind a port that stays its container's: QEMU does where it forwards. */
-  unbind(allocation: Allocation): void {
-    closeAll(allocation as Held);
+  /**
+   * Lets another process bind a port that stays its container's, at its IPv4 addresses: QEMU does where
+   * it forwards.
+   */
+  async unbind(allocation: Allocation): Promise<void> {
+    const { hostIps, reservations } = allocation as Held;
+    const ours = reservations.filter((_, at) => isIPv4(hostIps[at] ?? ""));
+    await Promise.all(ours.map((one) => one.close()));
   }
 
   /** Lets go of all ports. What is published stays so: the kernel forwards. */
-  close(): void {
-    for (const held of this.#held) closeAll(held);
+  async close(): Promise<void> {
+    const all = [...this.#held];
     this.#held.clear();
+    await Promise.all(all.map(closeAll));
   }
 
-  async #take(allocation: Allocation): Promise<Held> {
+  async #take(allocation: Allocation, reserve: Reserve): Promise<Held> {
     for (const hostIp of allocation.hostIps) {
       if ([...this.#held].some((held) => collides(held, allocation, hostIp))) {
         throw new PortRefused(
@@ -110,25 +125,23 @@ export class PortAllocator {
     // Taken from now on: the kernel is asked while others may ask us.
     this.#held.add(held);
     try {
-      await reserveAll(held);
+      await reserveAll(held, reserve);
     } catch (error) {
-      this.release(held);
+      await this.release(held);
       throw error;
     }
     return held;
   }
 }
 
-async function reserveAll(held: Held): Promise<void> {
+async function reserveAll(held: Held, reserve: Reserve): Promise<void> {
   for (const hostIp of held.hostIps) {
-    held.reservations.push(
-      await reservePort(held.protocol, hostIp, held.hostPort),
-    );
+    held.reservations.push(await reserve(held.protocol, hostIp, held.hostPort));
   }
 }
 
-function closeAll(held: Held): void {
-  for (const reservation of held.reservations.splice(0)) reservation.close();
+async function closeAll(held: Held): Promise<void> {
+  await Promise.all(held.reservations.splice(0).map((one) => one.close()));
 }
 
 /** Same protocol and port, at the same address or with one of the two at all addresses of the family. */

@@ -6,7 +6,8 @@ import { SystemError } from "../errors.js";
 import type { PortProtocol } from "./index.js";
 
 export interface Reservation {
-  close(): void;
+  /** Resolves when another process can have it. */
+  close(): Promise<void>;
 }
 
 /** The host refused a port; `inUse` when another process has it. */
@@ -42,7 +43,9 @@ function reserveTcp(host: string, port: number): Promise<Reservation> {
       () => {
         server.on("error", () => undefined);
         server.unref();
-        resolve({ close: () => void server.close() });
+        resolve({
+          close: () => new Promise((closed) => server.close(() => closed())),
+        });
       },
     );
   });
@@ -62,7 +65,9 @@ function reserveUdp(host: string, port: number): Promise<Reservation> {
     socket.bind({ address: host, port, exclusive: true }, () => {
       socket.on("error", () => undefined);
       socket.unref();
-      resolve({ close: () => void socket.close() });
+      resolve({
+        close: () => new Promise((closed) => socket.close(() => closed())),
+      });
     });
   });
 }
@@ -73,8 +78,9 @@ const WORDS: Record<string, string> = {
   EACCES: "permission denied",
 };
 
-function refusal(
-  error: NodeJS.ErrnoException,
+/** The kernel's refusal in Docker's words. */
+export function refusal(
+  error: Pick<NodeJS.ErrnoException, "code" | "message">,
   protocol: PortProtocol,
   host: string,
   port: number,

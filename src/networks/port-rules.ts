@@ -9,6 +9,8 @@
  *   a guest's in: these are dropped;
  * - from a container by way of the host's address to a neighbour on its own bridge: sent with the
  *   bridge's address, or the answer would take the short way and miss the rewriting.
+ *
+ * IPv6 is rewritten likewise where the container has an IPv6 address; else the daemon forwards it.
  */
 import { writeFile } from "node:fs/promises";
 import { isIPv6 } from "node:net";
@@ -26,19 +28,22 @@ export interface PortRule {
   port: number;
 }
 
-/** The chains of published IPv4 ports; "" for none. */
+/** The chains of the published ports of a family; "" for none. */
 export function portChains(
   rules: readonly PortRule[],
   bridges: readonly string[],
+  family: 4 | 6,
 ): string {
   const names = bridges.map((bridge) => `"${bridge}"`).join(", ");
   if (!names) return "";
   // A port of one address before the same port of all of them.
   const sorted = rules
-    .filter((rule) => !isIPv6(rule.hostIp))
+    .filter((rule) => isIPv6(rule.hostIp) === (family === 6))
     .sort((a, b) => Number(isWildcard(a)) - Number(isWildcard(b)));
+  // The kernel sends nothing of ::1 out, whatever the rules: the daemon passes on what is for ::1.
+  const loopback = family === 6 ? ["ip6 daddr ::1 return"] : [];
   return `	chain ports {
-		${sorted.map(translation).join("\n\t\t")}
+		${[...loopback, ...sorted.map(translation)].join("\n\t\t")}
 	}
 	chain prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
@@ -48,19 +53,25 @@ export function portChains(
 		type nat hook output priority -100; policy accept;
 		fib daddr type local jump ports
 	}
-	chain martians {
+${
+  family === 4
+    ? `	chain martians {
 		type filter hook prerouting priority raw; policy accept;
 		iifname { ${names} } ip daddr 127.0.0.0/8 drop
 		iifname { ${names} } ip saddr 127.0.0.0/8 drop
 	}
-`;
+`
+    : ""
+}`;
 }
 
 /** Rules of the chain `postrouting`, for one bridge: who must answer to the host. */
 export function portMasquerade(bridge: string, subnet: Subnet): string[] {
+  const neighbours = `saddr ${formatSubnet(subnet)} oifname "${bridge}" ct status dnat masquerade`;
+  if (subnet.family === 6) return [`ip6 ${neighbours}`];
   return [
     `ip saddr 127.0.0.0/8 oifname "${bridge}" ct status dnat masquerade`,
-    `ip saddr ${formatSubnet(subnet)} oifname "${bridge}" ct status dnat masquerade`,
+    `ip ${neighbours}`,
   ];
 }
 
@@ -70,8 +81,12 @@ export async function allowLoopback(bridge: string): Promise<void> {
 }
 
 function translation(rule: PortRule): string {
-  const to = isWildcard(rule) ? "" : `ip daddr ${rule.hostIp} `;
-  return `${to}${rule.protocol} dport ${rule.hostPort} dnat to ${rule.address}:${rule.port}`;
+  const ipv6 = isIPv6(rule.hostIp);
+  const to = isWildcard(rule)
+    ? ""
+    : `${ipv6 ? "ip6" : "ip"} daddr ${rule.hostIp} `;
+  const address = ipv6 ? `[${rule.address}]` : rule.address;
+  return `${to}${rule.protocol} dport ${rule.hostPort} dnat to ${address}:${rule.port}`;
 }
 
 function isWildcard(rule: PortRule): boolean {

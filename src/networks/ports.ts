@@ -6,7 +6,9 @@ import type { Logger } from "pino";
 import { z } from "zod";
 import { SystemError } from "../errors.js";
 import { readRecord, writeRecord } from "../state-file.js";
+import { forgetFlowsFrom, forgetFlowsTo } from "./conntrack.js";
 import type { Firewall } from "./firewall.js";
+import { Forwarder } from "./forwarder.js";
 import type {
   ContainerNames,
   Endpoint,
@@ -14,12 +16,19 @@ import type {
   PortService,
   PublishedPort,
 } from "./index.js";
-import { PortAllocator, type Allocation } from "./port-allocator.js";
+import { hasIPv6Loopback } from "./links.js";
+import {
+  PortAllocator,
+  type Allocation,
+  type Reserve,
+} from "./port-allocator.js";
+import { reservePort } from "./port-reservation.js";
 import type { PortRule } from "./port-rules.js";
 
 interface Publication {
-  /** The container's address. */
+  /** The container's addresses. */
   address: string;
+  address6?: string | undefined;
   ports: PublishedPort[];
   allocations: Allocation[];
 }
@@ -28,6 +37,7 @@ const fileSchema = z.array(
   z.object({
     containerId: z.string(),
     address: z.ipv4(),
+    address6: z.ipv6().optional(),
     ports: z.array(
       z.object({
         protocol: z.enum(["tcp", "udp"]),
@@ -49,6 +59,7 @@ export interface PortOptions {
 export class Ports implements PortService {
   readonly #options: PortOptions;
   readonly #allocator = new PortAllocator();
+  readonly #forwarder: Forwarder;
   readonly #published = new Map<string, Publication>();
   /** What an earlier daemon published and no container has claimed yet. */
   readonly #unclaimed = new Map<string, Publication>();
@@ -63,6 +74,7 @@ export class Ports implements PortService {
 
   private constructor(options: PortOptions) {
     this.#options = options;
+    this.#forwarder = new Forwarder(options.log);
   }
 
   async publish(
@@ -73,22 +85,28 @@ export class Ports implements PortService {
     const endpoint = this.#outward(endpoints);
     if (!endpoint || requests.length === 0) return [];
     const publication: Publication = {
-      address: endpoint.ipAddress,
+      ...addressesOf(endpoint),
       ports: [],
       allocations: [],
     };
+    const userMode = endpoint.nic?.kind === "user";
     this.#unclaimed.delete(container.id);
     try {
       for (const request of requests) {
         const { protocol, port } = request;
-        const hostIps = [request.hostIp || "0.0.0.0"];
-        const ipv6 = hostIps.find((hostIp) => isIPv6(hostIp));
-        if (ipv6) {
+        const hostIps = request.hostIp
+          ? [request.hostIp]
+          : ["0.0.0.0", ...((await hasIPv6Loopback()) ? ["::"] : [])];
+        if (userMode && hostIps.every((hostIp) => isIPv6(hostIp))) {
           throw new SystemError(
-            `cannot publish at the IPv6 address [${ipv6}]: the container has none`,
+            `cannot publish at the IPv6 address [${request.hostIp}] only: a daemon that is not root publishes at IPv4 addresses, and at the IPv6 ones beside all of them`,
           );
         }
-        const allocation = await this.#allocator.allocate(request, hostIps);
+        const allocation = await this.#allocator.allocate(
+          request,
+          hostIps,
+          this.#reserve(publication, port, userMode),
+        );
         publication.allocations.push(allocation);
         const { hostPort } = allocation;
         for (const hostIp of hostIps) {
@@ -96,11 +114,15 @@ export class Ports implements PortService {
         }
       }
       this.#published.set(container.id, publication);
-      if (endpoint.nic?.kind === "user") this.#handOver(endpoint, publication);
-      else await this.#apply();
+      if (userMode) {
+        await this.#handOver(endpoint, publication);
+      } else {
+        await this.#apply();
+        await forgetFlowsTo(publication.ports, this.#options.log);
+      }
     } catch (error) {
       this.#published.delete(container.id);
-      publication.allocations.forEach((one) => this.#allocator.release(one));
+      await this.#release(publication);
       throw new SystemError(
         `failed to set up container networking: driver failed programming external connectivity on endpoint ${container.name} (${endpoint.endpointId}): ${(error as Error).message}`,
         { cause: error },
@@ -118,12 +140,13 @@ export class Ports implements PortService {
     const endpoint = this.#outward(endpoints);
     if (!endpoint || ports.length === 0) return;
     const publication: Publication = {
-      address: endpoint.ipAddress,
+      ...addressesOf(endpoint),
       ports,
       allocations: [],
     };
+    const userMode = endpoint.nic?.kind === "user";
     this.#published.set(container.id, publication);
-    for (const { protocol, hostIp, hostPort } of ports) {
+    for (const { protocol, port, hostIp, hostPort } of ports) {
       const allocation = this.#allocator.note({
         protocol,
         hostPort,
@@ -131,13 +154,16 @@ export class Ports implements PortService {
       });
       publication.allocations.push(allocation);
       // QEMU has bound it.
-      if (endpoint.nic?.kind === "user") continue;
-      await this.#allocator.reserve(allocation).catch((error: unknown) => {
-        this.#options.log.warn(
-          { container: container.id, err: error },
-          "another process has a container's published port: who asks for it gets the container",
-        );
-      });
+      if (userMode && !isIPv6(hostIp)) continue;
+      const reserve = this.#reserve(publication, port, userMode);
+      await this.#allocator
+        .reserve(allocation, reserve)
+        .catch((error: unknown) => {
+          this.#options.log.warn(
+            { container: container.id, err: error },
+            "another process has a container's published port",
+          );
+        });
     }
     this.#tellFirewall();
   }
@@ -154,7 +180,8 @@ export class Ports implements PortService {
         "cannot take back the rules of published ports",
       );
     }
-    publication.allocations.forEach((one) => this.#allocator.release(one));
+    await forgetFlowsFrom(publication, this.#options.log);
+    await this.#release(publication);
   }
 
   /** To be called once all running containers are restored: takes back what none of them has. */
@@ -166,15 +193,47 @@ export class Ports implements PortService {
 
   /** What is published stays so. */
   async close(): Promise<void> {
-    this.#allocator.close();
+    await this.#forwarder.close();
+    await this.#allocator.close();
     await this.#writing;
   }
 
   /** In user mode the machine's QEMU binds the ports and forwards. */
-  #handOver(endpoint: Endpoint, { address, ports, allocations }: Publication) {
+  async #handOver(
+    endpoint: Endpoint,
+    { address, ports, allocations }: Publication,
+  ): Promise<void> {
     if (endpoint.nic?.kind !== "user") return;
-    endpoint.nic.forwards = ports.map((port) => ({ ...port, address }));
-    allocations.forEach((allocation) => this.#allocator.unbind(allocation));
+    endpoint.nic.forwards = ports
+      .filter(({ hostIp }) => !isIPv6(hostIp))
+      .map((port) => ({ ...port, address }));
+    await Promise.all(allocations.map((one) => this.#allocator.unbind(one)));
+  }
+
+  /**
+   * IPv4 is forwarded by the kernel, or by QEMU; a port of IPv6 is forwarded by the daemon, unless the
+   * container has an IPv6 address: then only what comes from the loopback, which no rule can send out.
+   */
+  #reserve(
+    { address, address6 }: Publication,
+    port: number,
+    userMode: boolean,
+  ): Reserve {
+    return (protocol, host, hostPort) =>
+      isIPv6(host)
+        ? this.#forwarder.open({
+            protocol,
+            host,
+            port: hostPort,
+            target: userMode
+              ? { host: "127.0.0.1", port: hostPort }
+              : { host: address6 ?? address, port },
+          })
+        : reservePort(protocol, host, hostPort);
+  }
+
+  async #release({ allocations }: Publication): Promise<void> {
+    await Promise.all(allocations.map((one) => this.#allocator.release(one)));
   }
 
   #outward(endpoints: Endpoint[]): Endpoint | undefined {
@@ -192,8 +251,11 @@ export class Ports implements PortService {
     this.#options.firewall.rules.ports = [
       ...this.#unclaimed.values(),
       ...this.#published.values(),
-    ].flatMap(({ address, ports }) =>
-      ports.map((port): PortRule => ({ ...port, address })),
+    ].flatMap(({ address, address6, ports }) =>
+      ports.flatMap((port): PortRule[] => {
+        const to = isIPv6(port.hostIp) ? address6 : address;
+        return to === undefined ? [] : [{ ...port, address: to }];
+      }),
     );
   }
 
@@ -208,7 +270,12 @@ export class Ports implements PortService {
 
   #save(): void {
     const content = [...this.#unclaimed, ...this.#published].map(
-      ([containerId, { address, ports }]) => ({ containerId, address, ports }),
+      ([containerId, { address, address6, ports }]) => ({
+        containerId,
+        address,
+        ...(address6 && { address6 }),
+        ports,
+      }),
     );
     const { file, log } = this.#options;
     this.#writing = this.#writing
@@ -220,4 +287,11 @@ export class Ports implements PortService {
         log.error({ err: error, file }, "cannot write the published ports");
       });
   }
+}
+
+function addressesOf({ ipAddress, ipv6Address, ipv6Gateway }: Endpoint) {
+  return {
+    address: ipAddress,
+    ...(ipv6Gateway && { address6: ipv6Address }),
+  };
 }

@@ -1,5 +1,6 @@
 /** The tap devices of a daemon: made, plugged into bridges, unplugged, deleted. */
 import { createHash, randomBytes } from "node:crypto";
+import { readFile } from "node:fs/promises";
 import type { Logger } from "pino";
 import { IpBatch } from "./ip-batch.js";
 import { hasIPv6, readLinks } from "./links.js";
@@ -60,12 +61,16 @@ export class Taps {
     // A tap that still waits for its deletion need not be made again.
     const present = this.#doomed.delete(device) || made;
     const { bridge, mtu, isolated } = socket;
+    const slave = [
+      ...(isolated ? ["isolated on"] : []),
+      ...((await bridgeFilter()) ? ["hairpin on"] : []),
+    ];
     try {
       await this.#batch.run([
         ...(present ? [] : [`tuntap add dev ${device} mode tap`]),
         `link set dev ${device} master ${bridge} mtu ${mtu} group default ${await quiet()} up`,
-        ...(isolated
-          ? [`link set dev ${device} type bridge_slave isolated on`]
+        ...(slave.length > 0
+          ? [`link set dev ${device} type bridge_slave ${slave.join(" ")}`]
           : []),
       ]);
     } catch (error) {
@@ -170,4 +175,16 @@ export class Taps {
 /** Ports of a bridge need no address of their own, and no IPv6 chatter on each start. */
 async function quiet(): Promise<string> {
   return (await hasIPv6()) ? "addrgenmode none" : "";
+}
+
+/**
+ * Whether the host's packet filter sees what bridges pass on. It then rewrites a container's packet to its
+ * own published port on the bridge, which sends nothing back where it came from unless told to.
+ */
+async function bridgeFilter(): Promise<boolean> {
+  const text = await readFile(
+    "/proc/sys/net/bridge/bridge-nf-call-iptables",
+    "utf8",
+  ).catch(() => "0");
+  return text.trim() === "1";
 }

@@ -117,6 +117,7 @@ describe("published ports", { skip }, () => {
 
   test("answer on the loopback and on other addresses of the host", async () => {
     await gets(port, "port 80");
+    await gets(port, "port 80", "localhost");
     await gets(port, "port 80", hostAddress());
     await gets(range, "port 90");
     await gets(range + 1, "port 91");
@@ -157,6 +158,32 @@ describe("published ports", { skip }, () => {
     );
   });
 
+  test(
+    "answer on IPv6, too, though the container has none",
+    {
+      skip: noIPv6(),
+    },
+    async () => {
+      await gets(port, "port 80", "::1");
+      const { NetworkSettings } = await inspect<WithPorts>(web);
+      assert.deepEqual(NetworkSettings.Ports["80/tcp"], [
+        { HostIp: "0.0.0.0", HostPort: String(port) },
+        { HostIp: "::", HostPort: String(port) },
+      ]);
+      assert.match(
+        await dockerOk(["port", web, "80"]),
+        new RegExp(`^0\\.0\\.0\\.0:${port}\n\\[::\\]:${port}$`),
+      );
+      // Both ends say when they are done, each on its own.
+      const socket = net.connect({ host: "::1", port: port + 1 });
+      let echoed = "";
+      socket.on("data", (chunk: Buffer) => (echoed += chunk.toString()));
+      socket.end("x".repeat(200_000));
+      await once(socket, "close");
+      assert.equal(echoed.length, 200_000);
+    },
+  );
+
   test("of one address answer there only", async () => {
     await gets(chosen, "port 81");
     await refused(chosen, hostAddress());
@@ -171,6 +198,16 @@ describe("published ports", { skip }, () => {
         `wget -qO- http://${hostAddress()}:${port} && wget -qO- http://${Gateway}:${port}`,
       ]),
       "port 80\nport 80",
+    );
+  });
+
+  test("answer to their own container by way of the host's address", async () => {
+    assert.equal(
+      await dockerOk([
+        ...["exec", web, "wget", "-qO-"],
+        `http://${hostAddress()}:${port}`,
+      ]),
+      "port 80",
     );
   });
 
@@ -317,6 +354,8 @@ describe("published ports", { skip }, () => {
       await dockerOk(["port", web, "80"]),
       new RegExp(`^0\\.0\\.0\\.0:${port}$`, "m"),
     );
+    // Of IPv6 the daemon forwards itself, and does so again.
+    if (!noIPv6()) await gets(port, "port 80", "::1");
     const taken = await docker([
       ...["run", "--rm", "-p", `${port}:80`, busybox(), "true"],
     ]);
@@ -376,12 +415,14 @@ describe("more published ports", { skip }, () => {
   test("UDP, both ways", async () => {
     const name = named("udp");
     const port = await freePort();
-    await dockerOk([
+    const echo = (answer: string) => [
       ...["run", "-d", "--name", name, "-p", `${port}:53/udp`],
       ...[imageRef("debian"), "perl", "-MIO::Socket::INET", "-e"],
-      '$s=IO::Socket::INET->new(LocalPort=>53,Proto=>"udp") or die; while(defined $s->recv($b,1500)){$s->send("echo $b")}',
-    ]);
-    for (const host of ["127.0.0.1", hostAddress()]) {
+      `$s=IO::Socket::INET->new(LocalPort=>53,Proto=>"udp") or die; while(defined $s->recv($b,1500)){$s->send("${answer} $b")}`,
+    ];
+    await dockerOk(echo("echo"));
+    const hosts = ["127.0.0.1", hostAddress(), ...(noIPv6() ? [] : ["::1"])];
+    for (const host of hosts) {
       const answer = await eventually(() => askUdp(host, port));
       assert.equal(answer, "echo hello");
     }
@@ -389,8 +430,93 @@ describe("more published ports", { skip }, () => {
       (await dockerOk(["port", name])).split("\n")[0],
       `53/udp -> 0.0.0.0:${port}`,
     );
+    // A client that never stops asking, from one port, reaches whoever has the port.
+    const client = createSocket("udp4");
+    let last = "";
+    client.on("message", (message) => (last = message.toString()));
+    // While nobody has the port the host says so.
+    client.on("error", () => undefined);
+    const asking = setInterval(
+      () => client.send("you", port, hostAddress()),
+      200,
+    );
+    try {
+      await eventually(() => assert.equal(last, "echo you"));
+      await dockerOk(["rm", "-f", name]);
+      // Another address than before.
+      const other = named("other");
+      await dockerOk(["run", "-d", "--name", other, busybox(), "sleep", "600"]);
+      await dockerOk(echo("again"));
+      await eventually(() => assert.equal(last, "again you"));
+      await dockerOk(["rm", "-f", other]);
+    } finally {
+      clearInterval(asking);
+      client.close();
+    }
     await dockerOk(["rm", "-f", name]);
   });
+
+  test(
+    "of IPv6 addresses, and of containers that have one",
+    {
+      skip: noIPv6(),
+    },
+    async () => {
+      const network = named("six");
+      const name = named("six");
+      const port = await freePort();
+      nextPort++;
+      await dockerOk(["network", "create", "--ipv6", network]);
+      try {
+        await dockerOk([
+          ...["run", "-d", "--name", name, "--network", network],
+          ...["-p", `[::1]:${port}:80`, "-p", `${port + 1}:81`],
+          ...[busybox(), "sh", "-c", SERVERS],
+        ]);
+        await gets(port, "port 80", "::1");
+        await refused(port);
+        await gets(port + 1, "port 81", "::1");
+        await gets(port + 1, "port 81");
+        assert.equal(
+          await dockerOk(["port", name]),
+          [
+            `80/tcp -> [::1]:${port}`,
+            `81/tcp -> 0.0.0.0:${port + 1}`,
+            `81/tcp -> [::]:${port + 1}`,
+          ].join("\n"),
+        );
+        assert.ok(
+          rules().some((rule) =>
+            /tcp dport \d+ dnat to \[[0-9a-f:]+\]:81/.test(rule),
+          ),
+        );
+        const { NetworkSettings } = await inspect<
+          WithPorts & {
+            NetworkSettings: {
+              Networks: Record<string, { IPv6Gateway: string }>;
+            };
+          }
+        >(name);
+        const gateway = NetworkSettings.Networks[network]?.IPv6Gateway ?? "";
+        assert.match(gateway, /^fd/);
+        await gets(port + 1, "port 81", gateway);
+        // The container itself, too.
+        assert.equal(
+          await dockerOk([
+            ...["exec", name, "wget", "-qO-"],
+            `http://[${gateway}]:${port + 1}`,
+          ]),
+          "port 81",
+        );
+        await dockerOk(["rm", "-f", name]);
+        await refused(port, "::1");
+        await refused(port + 1, "::1");
+      } finally {
+        await removeContainers(name);
+        await dockerOk(["network", "rm", network]);
+      }
+    },
+  );
 
   test("a guest does not reach the host's loopback", async () => {
     let reached = 0;
@@ -507,8 +633,16 @@ function hasId(pid: number, id: string): boolean {
   ).includes(id);
 }
 
+/** Why IPv6 is not tested. */
+function noIPv6(): string | false {
+  const loopback = networkInterfaces()["lo"] ?? [];
+  return loopback.some(({ address }) => address === "::1")
+    ? false
+    : "this host has no IPv6";
+}
+
 async function askUdp(host: string, port: number): Promise<string> {
-  const socket = createSocket("udp4");
+  const socket = createSocket(net.isIPv6(host) ? "udp6" : "udp4");
   try {
     const answer = once(socket, "message", {
       signal: AbortSignal.timeout(2_000),
