@@ -70,6 +70,14 @@ export interface Operations {
    * the machine is of no use.
    */
   reset: { args: Record<string, never>; result: Record<string, never> };
+  /**
+   * The machine was saved and has been brought back: it may be much later, and another machine may go on
+   * from the same state. Sets the clock and adds entropy.
+   */
+  wake: {
+    args: { time: number; entropy: string };
+    result: Record<string, never>;
+  };
   /** Starts a process. Answered when it was executed, or with why it could not be. */
   spawn: { args: Spawn; result: { pid: number } };
   /** Sends a signal to a process, or with `all` to every process of the container. */

@@ -33,6 +33,8 @@ import {
 } from "./constants.js";
 import {
   removeContainer,
+  reseed,
+  setClock,
   setUpContainer,
   type Container,
 } from "./container.js";
@@ -155,6 +157,11 @@ export class Agent implements Receiver {
         return this.setUp(request.args);
       case "reset":
         return this.reset();
+      case "wake":
+        this.requireContainer();
+        setClock(request.args.time);
+        reseed(request.args.entropy);
+        return {};
       case "spawn":
         return this.spawn(request.args);
       case "signal":

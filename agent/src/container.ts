@@ -41,7 +41,7 @@ export function setUpContainer(
     return value;
   };
 
-  timed("clock", () => step("set the clock", () => sys.setClock(setup.time)));
+  timed("clock", () => setClock(setup.time));
   timed("entropy", () => reseed(setup.entropy));
   timed("network", () => network.setUp(setup.network));
   timed("rootfs", () => mountRoot(setup.rootfs));
@@ -89,7 +89,13 @@ function filesOf(setup: Setup): Setup["files"] {
   ];
 }
 
-function reseed(entropy: string): void {
+/** @param time in ms since the epoch */
+export function setClock(time: number): void {
+  step("set the clock", () => sys.setClock(time));
+}
+
+/** @param entropy at least 64 bytes, base64 */
+export function reseed(entropy: string): void {
   const bytes = decodeBase64(entropy);
   if (bytes.byteLength < 64)
     throw new Failure("invalid", "entropy: at least 64 bytes are needed");

@@ -27,6 +27,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
     readonlyPaths: "array",
   },
   reset: {},
+  wake: { time: "number", entropy: "string" },
   spawn: {
     process: "number",
     args: "array",

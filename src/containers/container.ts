@@ -120,7 +120,11 @@ export class Container {
         stderr: process.stderr.produced,
       };
     }
-    return lastOffsets(this.log, run?.startedAt ?? state.startedAt);
+    return lastOffsets(
+      this.log,
+      run?.startedAt ?? state.startedAt,
+      run?.offsets,
+    );
   }
 
   /** Deletes all files of the container; the record first. */

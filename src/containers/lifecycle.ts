@@ -5,6 +5,7 @@
 import { INIT_PROCESS } from "../../protocol/index.js";
 import { NotModified } from "../errors.js";
 import type { Machine } from "../hypervisor/index.js";
+import type { CheckpointPlace } from "./checkpoint/store.js";
 import type { Container } from "./container.js";
 import { notRunning } from "./execs.js";
 import type { RunContext } from "./run/context.js";
@@ -46,14 +47,21 @@ export class Lifecycle {
 
   /**
    * @param since when the request for it came in, by the clock of `performance.now()`
+   * @param from the checkpoint it is to go on from
    * @throws {NotModified} it runs already
    * @throws {Conflict} it is paused or being removed
    * @throws {InvalidParameter} its command cannot be executed
    */
-  start(container: Container, since?: number): Promise<void> {
+  start(
+    container: Container,
+    since?: number,
+    from?: CheckpointPlace,
+  ): Promise<void> {
     const trace = this.#context.traces.begin(container, since);
     container.cancelRestart?.();
-    return container.exclusive(() => this.#starting.start(container, trace));
+    return container.exclusive(() =>
+      this.#starting.start(container, trace, from),
+    );
   }
 
   /**

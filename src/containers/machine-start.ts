@@ -4,6 +4,7 @@ import { faultPoint } from "../fault.js";
 import type {
   BlankMachine,
   Disk,
+  Forward,
   Hypervisor,
   Machine,
 } from "../hypervisor/index.js";
@@ -17,6 +18,7 @@ import {
   machineMemory,
 } from "./machine-spec.js";
 
+import type { ContainerRecord } from "./record.js";
 import type { StartTrace } from "./start-trace.js";
 
 export interface MachineStartOptions {
@@ -82,14 +84,19 @@ async function start(
         readonly: false,
       },
     ],
-    forwards: record.endpoints.flatMap(({ nic }) =>
-      nic?.kind === "user" ? (nic.forwards ?? []) : [],
-    ),
+    forwards: forwardsOf(record),
   });
 }
 
+/** Ports that user mode forwards. */
+export function forwardsOf({ endpoints }: ContainerRecord): Forward[] {
+  return endpoints.flatMap(({ nic }) =>
+    nic?.kind === "user" ? (nic.forwards ?? []) : [],
+  );
+}
+
 /** What an earlier run left in a machine's folder is of no use to the next. */
-async function freshDirectory(directory: string): Promise<void> {
+export async function freshDirectory(directory: string): Promise<void> {
   await rm(directory, { recursive: true, force: true });
   await mkdir(directory, { recursive: true, mode: 0o700 });
 }

@@ -112,7 +112,11 @@ export interface ContainerRecord {
   /** What is needed to find its machine again; present from before the start until torn down. */
   machine?: MachineRecord;
   /** The run that is under way, from before its process starts. */
-  run?: { startedAt: string };
+  run?: {
+    startedAt: string;
+    /** Where its output began, when it goes on from a checkpoint. */
+    offsets?: { stdout: number; stderr: number };
+  };
   endpoints: Endpoint[];
   /** What is published of it while it runs. */
   ports?: PublishedPort[];

@@ -10,6 +10,7 @@ import { platformWarning } from "../images/platform.js";
 import type { NetworkService } from "../networks/index.js";
 import type { Volumes, VolumeUsage } from "../volumes/index.js";
 import { namesOf } from "./attach-networks.js";
+import { Checkpoints } from "./checkpoint/index.js";
 import { Connections } from "./connections.js";
 import { Container } from "./container.js";
 import { type Tell, teller } from "./container-events.js";
@@ -56,6 +57,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
   readonly traces: StartTraces;
   readonly files: ContainerFiles;
   readonly connections: Connections;
+  readonly checkpoints: Checkpoints;
   readonly tell: Tell;
   readonly #options: ContainerServiceOptions;
   readonly #index = new ContainerIndex();
@@ -70,17 +72,23 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     this.execs = new Execs(this.tell);
     this.traces = new StartTraces(options.log, options.startObserver);
     this.connections = new Connections(options.networks, options.log);
+    const health = new HealthMonitors({
+      execs: this.execs,
+      tell: this.tell,
+      log: options.log,
+    });
     this.lifecycle = new Lifecycle({
       ...options,
       tell: this.tell,
       execs: this.execs,
-      health: new HealthMonitors({
-        execs: this.execs,
-        tell: this.tell,
-        log: options.log,
-      }),
+      health,
       traces: this.traces,
       remove: (container) => this.#remove(container, true),
+    });
+    this.checkpoints = new Checkpoints({
+      tell: this.tell,
+      health,
+      kill: (container) => this.lifecycle.kill(container, "KILL"),
     });
     this.files = new ContainerFiles({
       ...options,

@@ -44,6 +44,8 @@ export class Stdio {
   readonly #drained = deferred<void>();
   readonly #hurried = deferred<void>();
   #over = false;
+  /** Offsets up to which the output was acknowledged. */
+  readonly taken = { stdout: 0, stderr: 0 };
 
   constructor(streams: readonly StreamName[], log?: OutputLog) {
     this.#open = new Set(streams);
@@ -86,6 +88,7 @@ export class Stdio {
     from: { stdout?: number; stderr?: number } = {},
   ): void {
     for (const stream of this.#open) {
+      this.taken[stream] = from[stream] ?? 0;
       const channel = stream === "stdout" ? Channel.Stdout : Channel.Stderr;
       agent.output(process, channel, this.#sink(stream), from[stream]);
     }
@@ -140,7 +143,8 @@ export class Stdio {
               ]),
             );
           await Promise.all(handed);
-          ack(kept ? await kept : end);
+          this.taken[stream] = kept ? await kept : end;
+          ack(this.taken[stream]);
         });
       },
       eof: () => {

@@ -16,6 +16,7 @@ import {
   type InputStream,
   type Machine,
   type MachineExit,
+  type MachineRecord,
   type MachineSpec,
   type OutputSink,
 } from "../hypervisor/index.js";
@@ -161,6 +162,11 @@ export class TestMachine implements Machine, AgentClient {
     return Promise.resolve();
   }
 
+  save(): Promise<MachineRecord> {
+    this.asked.push("save");
+    return Promise.resolve({ driver: "test" });
+  }
+
   console(): Promise<string> {
     return Promise.resolve("");
   }
@@ -190,6 +196,10 @@ export class TestHypervisor implements Hypervisor {
       },
       discard: () => undefined,
     });
+  }
+
+  prepareSaved(): Promise<BlankMachine> {
+    return this.prepare();
   }
 
   close(): Promise<void> {

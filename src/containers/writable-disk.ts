@@ -41,12 +41,7 @@ export class WritableDisks {
       this.#blanks.set(bytes, blank);
       blank.catch(() => this.#blanks.delete(bytes));
     }
-    await program("cp", [
-      "--sparse=always",
-      "--reflink=auto",
-      await blank,
-      target,
-    ]);
+    await copyDisk(await blank, target);
   }
 
   async #makeBlank(bytes: number): Promise<string> {
@@ -66,6 +61,11 @@ export class WritableDisks {
     }
     return blank;
   }
+}
+
+/** Copies a disk that no machine writes to now. @throws {SystemError} as `create` */
+export async function copyDisk(from: string, to: string): Promise<void> {
+  await program("cp", ["--sparse=always", "--reflink=auto", from, to]);
 }
 
 async function program(name: string, args: string[]): Promise<void> {

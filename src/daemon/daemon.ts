@@ -5,6 +5,7 @@ import type { Logger } from "pino";
 import type { Container } from "../containers/container.js";
 import { ContainerService } from "../containers/service.js";
 import { authRoutes } from "../engine-api/auth.js";
+import { checkpointRoutes } from "../engine-api/checkpoints.js";
 import { containerRoutes } from "../engine-api/containers.js";
 import { fileRoutes } from "../engine-api/files.js";
 import { diskUsageRoutes } from "../engine-api/disk-usage.js";
@@ -208,6 +209,7 @@ export class Daemon {
           diskUsageRoutes(containers, images, volumes),
           containerRoutes(containers),
           fileRoutes(containers),
+          checkpointRoutes(containers),
           statsRoutes(containers),
           execRoutes(containers),
           imageTransferRoutes(images, containers),

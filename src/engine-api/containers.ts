@@ -88,7 +88,13 @@ export function containerRoutes(service: ContainerService) {
     });
 
     router.post("/containers/:id/start", async (ctx) => {
-      await lifecycle.start(named(ctx), ctx.state.receivedAt);
+      const name = queryString(ctx, "checkpoint");
+      const directory = queryString(ctx, "checkpoint-dir");
+      await lifecycle.start(
+        named(ctx),
+        ctx.state.receivedAt,
+        name ? { name, ...(directory && { directory }) } : undefined,
+      );
       ctx.status = 204;
     });
 

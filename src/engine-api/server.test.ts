@@ -89,7 +89,7 @@ test("every answer carries the engine's headers", async (t) => {
     const { headers } = await server.request("GET", url);
     assert.equal(headers["api-version"], "1.51");
     assert.equal(headers["ostype"], "linux");
-    assert.equal(headers["docker-experimental"], "false");
+    assert.equal(headers["docker-experimental"], "true");
     assert.equal(headers["server"], "hull/0.0.0 (linux)");
     assert.equal(headers["content-type"], "application/json");
   }

@@ -118,7 +118,8 @@ function logRequests(
 function headers(serverVersion: string): Middleware {
   return (ctx, next) => {
     ctx.set("Api-Version", MAX_API_VERSION.text);
-    ctx.set("Docker-Experimental", "false");
+    // `docker checkpoint` is shown by it.
+    ctx.set("Docker-Experimental", "true");
     ctx.set("Ostype", "linux");
     ctx.set("Server", `hull/${serverVersion} (linux)`);
     return next();

@@ -96,7 +96,7 @@ function versionView(
       {
         Name: "Engine",
         Version: engine.version,
-        Details: { ...common, Experimental: "false" },
+        Details: { ...common, Experimental: "true" },
       },
       { Name: "node", Version: process.version, Details: {} },
       ...("info" in hypervisor ? componentsOf(hypervisor.info) : []),
@@ -180,7 +180,7 @@ function infoView(facts: InfoFacts): object {
     HttpsProxy: "",
     NoProxy: "",
     Labels: engine.labels,
-    ExperimentalBuild: false,
+    ExperimentalBuild: true,
     Runtimes: { hull: { path: driver } },
     DefaultRuntime: "hull",
     Swarm: {

@@ -21,6 +21,14 @@ export interface Hypervisor {
    * @throws {InvalidParameter} the host cannot give what is asked for
    */
   prepare(size: MachineSize): Promise<BlankMachine>;
+  /**
+   * Brings a saved machine back, with NICs of the same kinds and without its disks. It stands still until
+   * `start` has given it these, as they were when it was saved. Its agent is the one of then, so that its
+   * clock is late and its random numbers may have been used before: the operation `wake` is for that.
+   * @throws {Unavailable} the hypervisor cannot be started, or cannot take the state, with its own words
+   * @throws {Conflict} it was saved on another hypervisor
+   */
+  prepareSaved(saved: SavedMachine): Promise<BlankMachine>;
   /** Ends the machines that are nobody's; those of containers stay. */
   close(): Promise<void>;
   /**
@@ -118,6 +126,12 @@ export interface MachineRecord {
   [key: string]: unknown;
 }
 
+/** A machine that was saved: the file with its memory and devices, and what `Machine.save` said of it. */
+export interface SavedMachine {
+  file: string;
+  record: MachineRecord;
+}
+
 /** From slow to fast: booted, restored from a template, or taken from a pool of restored ones. */
 export type StartKind = "cold" | "restored" | "warm";
 
@@ -145,6 +159,14 @@ export interface Machine {
   /** Stands still / goes on. */
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /**
+   * Writes memory and devices to a new file; to be called while the machine stands still. It can go on
+   * afterwards.
+   * @returns what `Hypervisor.prepareSaved` is to be told beside the file
+   * @throws {Unavailable} the hypervisor could not, or the file cannot be written
+   * @throws {Conflict} the machine was started by a daemon that could not do this
+   */
+  save(file: string): Promise<MachineRecord>;
   /** What it takes of the host; undefined when it is gone. */
   cost(): Promise<MachineCost | undefined>;
   /**

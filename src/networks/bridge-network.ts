@@ -237,7 +237,7 @@ export class BridgeNetwork implements Network {
   ): Promise<Endpoint> {
     const { taps, guests, resolvers } = this.#host;
     this.#endpoints.refuseTwice(container, this.name);
-    this.check(request);
+    if (!request.again) this.check(request);
     this.#dropUnclaimed(container.id);
     const lease = this.#lease(request);
     const { tap } = request;

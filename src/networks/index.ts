@@ -103,6 +103,8 @@ export interface AttachRequest {
   macAddress?: string;
   /** A tap of `createTap` to plug in, instead of making one. */
   tap?: string;
+  /** The addresses are those of an endpoint before, on any kind of network: nobody has chosen them. */
+  again?: boolean;
 }
 
 /** Published ports. They are a container's while it runs. */

@@ -56,13 +56,15 @@ export async function* readLog(
 
 /**
  * The last record of each stream written since `since`: how far the log of a run goes.
+ * @param begin where the run's streams began
  * Meant for a daemon that comes back; reads the files backwards from the newest.
  */
 export async function lastOffsets(
   log: JsonFileLog,
   since: string,
+  begin = { stdout: 0, stderr: 0 },
 ): Promise<{ stdout: number; stderr: number }> {
-  const offsets = { stdout: 0, stderr: 0 };
+  const offsets = { ...begin };
   const options = { follow: false, since };
   for await (const record of readLog(
     log,

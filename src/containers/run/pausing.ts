@@ -56,7 +56,8 @@ export class Pausing {
   }
 }
 
-async function freeze(machine: Machine, frozen: boolean): Promise<void> {
+/** Stops or continues the guest's processes; a guest that does not answer is not waited for long. */
+export async function freeze(machine: Machine, frozen: boolean): Promise<void> {
   const request = machine.agent.request("freeze", { frozen });
   await within(
     request.catch(() => undefined),

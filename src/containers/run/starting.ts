@@ -1,8 +1,14 @@
 /** The start of a run: a machine, the container's process in it, and the booking of both. */
 import { INIT_PROCESS } from "../../../protocol/index.js";
-import { Conflict, NotModified } from "../../errors.js";
+import { Conflict, NotModified, SystemError } from "../../errors.js";
 import { faultPoint } from "../../fault.js";
 import type { Machine } from "../../hypervisor/index.js";
+import { startFromCheckpoint } from "../checkpoint/start.js";
+import {
+  type Checkpoint,
+  type CheckpointPlace,
+  openCheckpoint,
+} from "../checkpoint/store.js";
 import type { Container } from "../container.js";
 import { timestamp } from "../log/json-file.js";
 import { initSpawn, setupOf } from "../machine-spec.js";
@@ -12,6 +18,7 @@ import { startError } from "../start-error.js";
 import type { StartTrace } from "../start-trace.js";
 import type { RunContext } from "./context.js";
 import type { Ending } from "./ending.js";
+import { freeze } from "./pausing.js";
 import { machineDirectory, tearDown } from "./tear-down.js";
 import { watchMachine } from "./watch.js";
 
@@ -29,8 +36,14 @@ export class Starting {
    * @throws {NotModified} it runs already
    * @throws {Conflict} it is paused or being removed
    * @throws {InvalidParameter} its command cannot be executed
+   * @param from the checkpoint it is to go on from
+   * @throws {NotFound} there is no such checkpoint
    */
-  async start(container: Container, trace: StartTrace): Promise<void> {
+  async start(
+    container: Container,
+    trace: StartTrace,
+    from?: CheckpointPlace,
+  ): Promise<void> {
     const { state } = container.record;
     if (state.status === "paused") {
       throw new Conflict(
@@ -43,6 +56,7 @@ export class Starting {
         "container is marked for removal and cannot be started",
       );
     }
+    const checkpoint = from && (await openCheckpoint(container, from));
     await trace.span(
       "wait",
       container.teardown.then(() => container.endOffline(false)),
@@ -51,7 +65,8 @@ export class Starting {
     const { traces } = this.#context;
     traces.running(container, trace);
     try {
-      await this.#boot(container, trace);
+      if (checkpoint) await this.#goOn(container, trace, checkpoint);
+      else await this.#boot(container, trace);
       traces.ended(container, trace);
     } catch (error) {
       traces.ended(container, trace, error as Error);
@@ -113,6 +128,30 @@ export class Starting {
     faultPoint("start.booked");
   }
 
+  /** The run that a checkpoint was made of goes on. */
+  async #goOn(
+    container: Container,
+    trace: StartTrace,
+    checkpoint: Checkpoint,
+  ): Promise<void> {
+    const { record } = container;
+    const directory = machineDirectory(this.#context.execRoot, container);
+    const machine = await trace.machine(
+      startFromCheckpoint(container, checkpoint, directory, this.#context),
+    );
+    container.lastUsage = undefined;
+    record.machine = machine.record;
+    const { offsets } = checkpoint.record;
+    record.run = { startedAt: timestamp(), offsets };
+    await container.save();
+    await this.adopt(container, machine);
+    if (!container.isRunning) {
+      throw new SystemError(
+        `checkpoint ${checkpoint.name} has no process of the container`,
+      );
+    }
+  }
+
   #running(container: Container): void {
     const { state, machine } = container.record;
     state.status = "running";
@@ -129,6 +168,8 @@ export class Starting {
     const { record } = container;
     container.machine = machine;
     this.#watch(container, machine);
+    // A daemon that was killed while it made a checkpoint left the machine standing still.
+    if (record.state.status === "running") await machine.resume();
     const hello = await machine.agent.hello;
     const own = hello.processes.find((one) => one.process === INIT_PROCESS);
     if (!own) {
@@ -153,6 +194,10 @@ export class Starting {
       this.#running(container);
     } else this.#context.health.resume(container);
     await container.save();
+    if (record.state.status === "running") {
+      // It was brought back from a checkpoint, or the daemon was killed while it made one.
+      await freeze(machine, false);
+    }
     for (const { process, exit } of hello.processes) {
       if (process !== INIT_PROCESS) {
         // Whoever waited for it went with the daemon before.

@@ -64,6 +64,7 @@ const results: {
   setup: z.object({
     timings: z.array(z.object({ step: text, ms: z.number() })),
   }),
+  wake: empty,
   spawn: z.object({ pid: count }),
   signal: empty,
   resize: empty,

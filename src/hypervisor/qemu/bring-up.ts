@@ -99,8 +99,8 @@ export async function restore(
 }
 
 /** In a folder of its own, which goes when the machine does not come up. */
-async function start(
-  { machineRoot }: BringUpOptions,
+export async function start(
+  { machineRoot }: Pick<BringUpOptions, "machineRoot">,
   launchIn: (directory: string, name: string) => Promise<QemuMachine>,
 ): Promise<QemuMachine> {
   const id = randomBytes(6).toString("hex");
@@ -114,7 +114,8 @@ async function start(
   }
 }
 
-async function answers(machine: QemuMachine): Promise<void> {
+/** Resolves when the guest's agent answers. */
+export async function answers(machine: QemuMachine): Promise<void> {
   try {
     await machine.agent.hello;
   } catch (error) {

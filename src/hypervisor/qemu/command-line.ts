@@ -36,10 +36,13 @@ export interface QemuMachineConfig {
 
 /**
  * The guest's RAM: memory of its own, a file that all it writes goes to (a template), or a private copy
- * of such a file, waiting for the state of the devices.
+ * of such a file, waiting for the state of the devices. `saved` waits for memory and devices of a machine
+ * that had memory of its own, or was a clone: the two have different devices.
  */
 export type GuestMemory =
-  { kind: "own" } | { kind: "template" | "clone"; path: string };
+  | { kind: "own" }
+  | { kind: "template" | "clone"; path: string }
+  | { kind: "saved"; of: "own" | "clone" };
 
 /** The host's end of a NIC; a `hub` leads nowhere. */
 export type NicBackend =
@@ -98,8 +101,18 @@ export function commandLine(config: QemuMachineConfig): string[] {
     ...config.nics.slice(0, NIC_SLOTS).flatMap(nic),
     ...Array.from({ length: DISK_SLOTS }, (_, slot) => diskSlot(slot)).flat(),
     ...balloon(memory),
-    ...(memory.kind === "clone" ? ["-incoming", "defer"] : []),
+    ...(isIncoming(memory) ? ["-incoming", "defer"] : []),
   ];
+}
+
+/** Whether the machine waits for a state instead of booting. */
+export function isIncoming({ kind }: GuestMemory): boolean {
+  return kind === "clone" || kind === "saved";
+}
+
+/** Whether nothing of the guest's memory is a template's. */
+export function isOwn(memory: GuestMemory): boolean {
+  return (memory.kind === "saved" ? memory.of : memory.kind) === "own";
 }
 
 function sandbox(): string {
@@ -121,18 +134,21 @@ function machine(memory: GuestMemory): string {
     "x-option-roms=off",
     "mem-merge=off",
     "dump-guest-core=off",
-    ...(memory.kind === "own" ? [] : ["memory-backend=ram"]),
+    ...(isOwn(memory) ? [] : ["memory-backend=ram"]),
   ].join(",");
 }
 
 function ram(shape: MachineShape, memory: GuestMemory): string[] {
-  if (memory.kind === "own") return [];
+  if (isOwn(memory)) return [];
+  const file =
+    "path" in memory
+      ? { "mem-path": memory.path, share: memory.kind === "template" }
+      : undefined;
   const backend = json({
-    "qom-type": "memory-backend-file",
+    "qom-type": file ? "memory-backend-file" : "memory-backend-ram",
     id: "ram",
     size: shape.memoryMiB * 1024 * 1024,
-    "mem-path": memory.path,
-    share: memory.kind === "template",
+    ...file,
     merge: false,
     dump: false,
   });
@@ -144,7 +160,7 @@ function ram(shape: MachineShape, memory: GuestMemory): string[] {
  * 7.2 would punch the holes, and all other clones read that file.
  */
 function balloon(memory: GuestMemory): string[] {
-  return memory.kind === "own"
+  return isOwn(memory)
     ? device({ driver: "virtio-balloon-device", "free-page-reporting": true })
     : [];
 }
@@ -239,11 +255,16 @@ function netdev(nic: NicBackend, id: string, index: number): string {
   }
 }
 
+/** The block node of a slot that has no disk. */
+export function emptyNode(slot: number): string {
+  return `empty${slot}`;
+}
+
 /** The first slot is for a read-only disk. */
 function diskSlot(slot: number): string[] {
   const nothing = json({
     driver: "null-co",
-    "node-name": `empty${slot}`,
+    "node-name": emptyNode(slot),
     size: SLOT_BYTES,
     "read-zeroes": true,
     "read-only": slot === 0,
@@ -253,7 +274,7 @@ function diskSlot(slot: number): string[] {
     ...device({
       driver: "virtio-blk-device",
       id: `disk${slot}`,
-      drive: `empty${slot}`,
+      drive: emptyNode(slot),
     }),
   ];
 }

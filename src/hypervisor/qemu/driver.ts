@@ -10,6 +10,7 @@ import type {
   Machine,
   MachineRecord,
   MachineSize,
+  SavedMachine,
   Taps,
 } from "../index.js";
 import { NIC_SLOTS } from "../slots.js";
@@ -26,6 +27,7 @@ import { fileIdentity, findProgram, platformKey } from "./host-identity.js";
 import { reattach } from "./launch.js";
 import { checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
+import { bringBack, checkSaved, SavedBlank } from "./saved.js";
 import { type MachineShape, shapeOf } from "./shape.js";
 import { type TemplatePlatform, Templates } from "./templates.js";
 import { hostTscKhz } from "./tsc.js";
@@ -113,7 +115,7 @@ export class QemuHypervisor implements Hypervisor {
     const on = await this.#prepare();
     await checkHostMemory(memoryMiB(size.memoryBytes));
     const nics = await this.#nics();
-    const shape = shapeOf(size, nics[0]?.kind === "tap" ? "tap" : "user");
+    const shape = shapeOf(size, nicKind(nics));
     const taps = tapsOf(nics);
     const discardTaps = () => this.#discardTaps(taps);
     const machine = bringUp(on, shape, nics, this.#bringUp);
@@ -122,6 +124,30 @@ export class QemuHypervisor implements Hypervisor {
       if (startKind === "cold") this.#makeLater(on, shape);
     }, discardTaps);
     return new Blank(taps, machine);
+  }
+
+  async prepareSaved(saved: SavedMachine): Promise<BlankMachine> {
+    const { platform, info } = await this.#prepare();
+    const nics = await this.#nics();
+    const taps = tapsOf(nics);
+    const discardTaps = () => this.#discardTaps(taps);
+    try {
+      const record = checkSaved(saved, info, nicKind(nics));
+      await checkHostMemory(record.shape.memoryMiB);
+      const { machineRoot } = this.#options;
+      const machine = bringBack(
+        platform,
+        record,
+        saved.file,
+        nics,
+        machineRoot,
+      );
+      machine.then(({ exited }) => void exited.then(discardTaps), discardTaps);
+      return new SavedBlank(taps, machine);
+    } catch (error) {
+      discardTaps();
+      throw error;
+    }
   }
 
   reattach(record: MachineRecord): Promise<Machine | undefined> {
@@ -238,6 +264,10 @@ export class QemuHypervisor implements Hypervisor {
       },
     };
   }
+}
+
+function nicKind(nics: NicBackend[]): MachineShape["nics"] {
+  return nics[0]?.kind === "tap" ? "tap" : "user";
 }
 
 function tapsOf(nics: NicBackend[]): string[] {

@@ -89,24 +89,45 @@ export async function insertDisk(
     filename = join(directory, `${id}.vmdk`);
     await writeFile(filename, vmdkDescriptor(parts), { mode: 0o600 });
   }
+  const driver = parts.length > 1 ? "vmdk" : "raw";
+  // In one go: QEMU does them in order.
+  await Promise.all([
+    addNode(qmp, driver, filename, readonly, id),
+    insertNode(qmp, id, slot),
+  ]);
+}
+
+/** Opens a file as a block node. */
+export async function addNode(
+  qmp: QmpClient,
+  driver: "vmdk" | "raw",
+  filename: string,
+  readonly: boolean,
+  id: string,
+): Promise<void> {
   const common = {
     "read-only": readonly,
     ...(readonly ? {} : { discard: "unmap" }),
   };
-  // In one go: QEMU does them in order.
-  await Promise.all([
-    qmp.execute("blockdev-add", {
-      driver: parts.length > 1 ? "vmdk" : "raw",
-      "node-name": id,
-      file: { driver: "file", filename, aio: "threads", ...common },
-      ...common,
-    }),
-    qmp.execute("qom-set", {
-      path: diskDevice(slot),
-      property: "drive",
-      value: id,
-    }),
-  ]);
+  await qmp.execute("blockdev-add", {
+    driver,
+    "node-name": id,
+    file: { driver: "file", filename, aio: "threads", ...common },
+    ...common,
+  });
+}
+
+/** Puts a block node into a slot. */
+export async function insertNode(
+  qmp: QmpClient,
+  id: string,
+  slot: number,
+): Promise<void> {
+  await qmp.execute("qom-set", {
+    path: diskDevice(slot),
+    property: "drive",
+    value: id,
+  });
 }
 
 /** There is no QMP command for it; the human monitor's answers with words when it fails. */

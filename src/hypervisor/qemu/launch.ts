@@ -6,6 +6,8 @@ import type { MachineRecord } from "../index.js";
 import {
   commandLine,
   type GuestMemory,
+  isIncoming,
+  isOwn,
   machineSockets,
   type NicBackend,
 } from "./command-line.js";
@@ -18,7 +20,7 @@ import {
 } from "./process-identity.js";
 import { adoptProcess, lastWords, startProcess } from "./process.js";
 import { QmpClient } from "./qmp.js";
-import type { MachineShape } from "./shape.js";
+import { type MachineShape, shapeSchema } from "./shape.js";
 import { StartSpans } from "./start-spans.js";
 import { connectSocket, connectWhenThere } from "./socket.js";
 
@@ -47,6 +49,9 @@ const recordShape = z.object({
   taps: z.array(z.string()),
   uuid: z.string(),
   directory: z.string(),
+  /** What a saved machine's successor has to be like; a record of before machines could be saved has none. */
+  shape: shapeSchema.optional(),
+  memory: z.enum(["own", "clone"]).optional(),
   ...processIdentityShape.shape,
 });
 
@@ -92,13 +97,17 @@ export async function launch(
     const qmp = await QmpClient.open(control, GREETING_MS);
     // Before a state comes: the guest then finds its port as it left it.
     const port = await connectSocket(sockets.agent);
-    const restored = memory.kind === "clone";
+    const restored = isIncoming(memory);
+    const saved = memory.kind === "saved";
     if (restored) {
       spans.done("qemu");
-      await loadState(qmp);
+      await loadState(qmp, saved ? "devices and memory" : "devices");
       spans.done("restore");
     }
-    const agent = new SocketAgentClient(port, restored ? "restored" : "fresh");
+    const agent = new SocketAgentClient(
+      port,
+      saved ? "running" : restored ? "restored" : "fresh",
+    );
     const late = setTimeout(
       () => agent.close(`the guest did not come up in ${BOOT_MS / 1000} s`),
       BOOT_MS,
@@ -119,6 +128,8 @@ export async function launch(
       uuid,
       directory,
       taps: nics.flatMap((nic) => (nic.kind === "tap" ? [nic.device] : [])),
+      shape: options.shape,
+      memory: isOwn(memory) ? "own" : "clone",
       ...process.identity,
     } satisfies z.infer<typeof recordShape>;
     return new QemuMachine({

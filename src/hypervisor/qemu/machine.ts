@@ -15,6 +15,7 @@ import { costOf } from "./process-cost.js";
 import type { ProcessEnd, QemuProcess } from "./process.js";
 import { lastWords } from "./process.js";
 import type { QmpClient, QmpEvent } from "./qmp.js";
+import { saveMachine } from "./save.js";
 
 /** How long QEMU may take to quit by itself, in ms. */
 const QUIT_MS = 1000;
@@ -95,6 +96,10 @@ export class QemuMachine implements Machine {
 
   async resume(): Promise<void> {
     await this.qmp.execute("cont");
+  }
+
+  save(file: string): Promise<MachineRecord> {
+    return saveMachine(this, file);
   }
 
   cost(): Promise<MachineCost | undefined> {

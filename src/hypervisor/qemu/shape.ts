@@ -3,6 +3,7 @@
  * network, names); a shape is what must be right from a machine's first instruction on, and each has a
  * template of its own, so that they are few.
  */
+import { z } from "zod";
 import { InvalidParameter } from "../../errors.js";
 import type { MachineSize } from "../index.js";
 import { memoryMiB } from "./memory.js";
@@ -18,6 +19,13 @@ export interface MachineShape {
   /** `user`: the first NIC is QEMU's user mode, and the others lead nowhere. */
   nics: "tap" | "user";
 }
+
+/** A shape as it was written into a record. */
+export const shapeSchema: z.ZodType<MachineShape> = z.object({
+  memoryMiB: z.int().positive(),
+  vcpus: z.int().positive(),
+  nics: z.enum(["tap", "user"]),
+});
 
 /** @throws {InvalidParameter} a size that no machine can have */
 export function shapeOf(
