@@ -50,7 +50,10 @@ export type AgentErrorCode =
 
 /** Each operation's arguments and result. */
 export interface Operations {
-  /** Answers at once: the channel and the agent are alive. Also what `hello` said, afresh. */
+  /**
+   * Answers at once: the channel and the agent are alive. Also what `hello` said, afresh. The first answer
+   * comes when the machine has what every container needs: a template is saved after it.
+   */
   hello: { args: Record<string, never>; result: Hello };
   /** Makes the machine this container's: clock, entropy, names, network, root. Once, but for `reset`. */
   setup: { args: Setup; result: SetupResult };

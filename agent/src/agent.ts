@@ -31,18 +31,20 @@ import {
   SIGCHLD,
   SIGKILL,
 } from "./constants.js";
+import { mountWorkplace, protectSelf } from "./boot.js";
 import {
+  prepareContainer,
   removeContainer,
   reseed,
   setClock,
   setUpContainer,
   type Container,
+  type Prepared,
 } from "./container.js";
 import { Failure, describe, toAgentError } from "./failure.js";
 import { FileProcess, checkFileWork } from "./file-work.js";
 import { readText } from "./files.js";
 import { EventLoop } from "./loop.js";
-import { GuestNetwork } from "./network.js";
 import { listProcesses } from "./process-list.js";
 import type { Process, ProcessContext } from "./process.js";
 import { ProgramProcess } from "./program-process.js";
@@ -65,13 +67,8 @@ export class Agent implements Receiver {
   private readonly channel: Channel;
   private readonly processes = new Map<number, Process>();
   private readonly byPid = new Map<number, Process>();
-  private readonly ownPidNamespace = sys.open(
-    AT_FDCWD,
-    "/proc/self/ns/pid",
-    O_RDONLY,
-    0,
-  );
-  private readonly network = new GuestNetwork();
+  private ownPidNamespace = -1;
+  private prepared: Prepared | undefined;
   private container: Container | undefined;
   private setupBegun = false;
   private init: { pid: number; pidfd: number } | undefined;
@@ -96,6 +93,8 @@ export class Agent implements Receiver {
   run(): never {
     this.readyMs = sys.clock(CLOCK_MONOTONIC) - sys.startedAt;
     this.channel.event({ event: "hello", hello: this.hello() });
+    // After the hello was sent: nobody waits for it. An error comes again, and counts, in `setup`.
+    this.loop.after(0, () => this.prepare());
     this.loop.run(() => this.channel.busy);
   }
 
@@ -152,6 +151,7 @@ export class Agent implements Receiver {
   private perform(request: Request): unknown {
     switch (request.op) {
       case "hello":
+        this.prepare();
         return this.hello();
       case "setup":
         return this.setUp(request.args);
@@ -181,9 +181,7 @@ export class Agent implements Receiver {
       case "freeze":
         return this.freeze(request.args.frozen);
       case "network":
-        if (!this.container)
-          throw refused("invalid", "this machine was not set up");
-        this.network.change(request.args);
+        this.requireContainer().network.change(request.args);
         rewriteFiles(request.args.files);
         return {};
       case "usage":
@@ -216,13 +214,28 @@ export class Agent implements Receiver {
     };
   }
 
+  private prepare(): void {
+    if (this.prepared || this.setupBegun) return;
+    if (this.ownPidNamespace < 0) {
+      protectSelf();
+      mountWorkplace();
+      const path = "/proc/self/ns/pid";
+      this.ownPidNamespace = sys.open(AT_FDCWD, path, O_RDONLY, 0);
+    }
+    this.prepared = prepareContainer();
+  }
+
   private setUp(
     args: Operations["setup"]["args"],
   ): Operations["setup"]["result"] {
     if (this.setupBegun)
       throw refused("invalid", "this machine was set up before");
+    this.prepare();
+    const { prepared } = this;
+    if (!prepared) throw refused("system", "the machine is not prepared");
     this.setupBegun = true;
-    const { container, result } = setUpContainer(args, this.network);
+    this.prepared = undefined;
+    const { container, result } = setUpContainer(args, prepared);
     this.container = container;
     this.watchMemory();
     return result;
@@ -239,9 +252,10 @@ export class Agent implements Receiver {
     this.loop.remove(this.memoryEvents);
     sys.close(this.memoryEvents);
     this.oomKills = 0;
-    await removeContainer(container, this.network, this.loop);
-    sys.collect();
+    await removeContainer(container, this.loop);
     this.setupBegun = false;
+    this.prepare();
+    sys.collect();
     return {};
   }
 

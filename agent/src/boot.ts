@@ -1,4 +1,4 @@
-/** What PID 1 does first: the machine's own file systems, and the port to the host. */
+/** What PID 1 does for itself: the machine's own file systems, and the port to the host. */
 import { PORT_NAME } from "../../protocol/index.js";
 import {
   AT_FDCWD,
@@ -22,6 +22,7 @@ const WORKING_SET_MS = "1000";
 const PORT_TIMEOUT_MS = 10_000;
 const OPEN_FILES = 1024 * 1024;
 
+/** What it takes to find the port. */
 export function mountSystem(): void {
   sys.umask(0);
   // Descriptors 0 to 2 must be taken: those of a child's pipes are to be others.
@@ -34,6 +35,10 @@ export function mountSystem(): void {
   sys.mount("proc", "/proc", "proc", SAFE, null);
   sys.mount("sysfs", "/sys", "sysfs", SAFE, null);
   sys.mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, null);
+}
+
+/** What the agent needs for itself once it has said hello. */
+export function mountWorkplace(): void {
   sys.mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=700");
   sys.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", SAFE, null);
   // The OOM killer comes when what was used in the last second cannot be kept, not after minutes of

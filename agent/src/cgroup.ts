@@ -17,8 +17,8 @@ const CONTROLLERS = ["memory", "pids", "cpu", "cpuset", "io", "hugetlb"];
 /** More processes than this are not listed. */
 const MAX_LIST = 4 * 1024 * 1024;
 
-/** Makes the container's cgroup and sets its limits. @returns a descriptor of its folder */
-export function makeCgroup(limits: Limits): number {
+/** Makes the container's cgroup, without limits. @returns a descriptor of its folder */
+export function makeCgroup(): number {
   return step("make the cgroup", () => {
     const available = readText(`${BASE}/cgroup.controllers`).trim().split(" ");
     const wanted = CONTROLLERS.filter((name) => available.includes(name));
@@ -26,8 +26,7 @@ export function makeCgroup(limits: Limits): number {
       `${BASE}/cgroup.subtree_control`,
       wanted.map((name) => `+${name}`).join(" "),
     );
-    unless(["EEXIST"], () => sys.mkdir(AT_FDCWD, PATH, 0o755));
-    setLimits(limits);
+    sys.mkdir(AT_FDCWD, PATH, 0o755);
     return sys.open(AT_FDCWD, PATH, O_PATH | O_DIRECTORY, 0);
   });
 }

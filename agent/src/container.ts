@@ -1,15 +1,20 @@
-/** The container this machine belongs to: made once by `setup`, used by every process after it. */
+/**
+ * The container this machine belongs to: made by `setup`, used by every process after it. What every
+ * container has, whichever it is, is prepared before: the agent does so as soon as it has said hello, so that a
+ * machine restored out of a template has it.
+ */
 import type { Setup, SetupResult } from "../../protocol/index.js";
 import { decodeBase64 } from "./base64.js";
-import { makeCgroup, removeCgroup } from "./cgroup.js";
+import { makeCgroup, removeCgroup, setLimits } from "./cgroup.js";
 import { AT_FDCWD, CLOCK_MONOTONIC, O_RDWR } from "./constants.js";
 import { filterDevices } from "./device-filter.js";
-import { makeDevices } from "./devices.js";
+import { makeDevices, mountDevices } from "./devices.js";
 import { Failure, step } from "./failure.js";
 import type { EventLoop } from "./loop.js";
-import type { GuestNetwork } from "./network.js";
+import { GuestNetwork } from "./network.js";
 import {
   areDisksFree,
+  makeMountPoints,
   mountExtra,
   mountFiles,
   mountRoot,
@@ -19,16 +24,35 @@ import {
 
 export interface Container {
   readonly setup: Setup;
+  readonly network: GuestNetwork;
   /** Descriptor of the cgroup's folder. */
   readonly cgroup: number;
   /** Descriptor of its /dev/pts. */
   readonly terminals: number;
 }
 
+/** What is there before the container is known. */
+export interface Prepared {
+  readonly network: GuestNetwork;
+  /** As a container's, see there. */
+  readonly cgroup: number;
+  readonly terminals: number;
+}
+
+/** Once, and again after a container was removed. @throws {Failure} naming the step that failed */
+export function prepareContainer(): Prepared {
+  makeMountPoints();
+  const network = new GuestNetwork();
+  const terminals = makeDevices();
+  const cgroup = makeCgroup();
+  filterDevices(cgroup);
+  return { network, cgroup, terminals };
+}
+
 /** Does everything of `setup`, in the order that safety asks for: clock and random numbers first. */
 export function setUpContainer(
   setup: Setup,
-  network: GuestNetwork,
+  { network, terminals, ...prepared }: Prepared,
 ): {
   container: Container;
   result: SetupResult;
@@ -45,34 +69,46 @@ export function setUpContainer(
   timed("entropy", () => reseed(setup.entropy));
   timed("network", () => network.setUp(setup.network));
   timed("rootfs", () => mountRoot(setup.rootfs));
-  const terminals = timed("dev", () =>
-    makeDevices(setup.shmSize, setup.privileged),
-  );
-  timed("sys", () => mountSys(!setup.privileged));
+  timed("dev", () => mountDevices(setup.shmSize, setup.privileged));
+  timed("sys", () => mountSys(network.sysfs, !setup.privileged));
   timed("mounts", () => setup.mounts.forEach(mountExtra));
   timed("files", () => mountFiles(filesOf(setup)));
-  const cgroup = timed("cgroup", () => makeCgroup(setup.limits));
-  if (!setup.privileged) timed("devices", () => filterDevices(cgroup));
-  return { container: { setup, cgroup, terminals }, result: { timings } };
+  const cgroup = timed("cgroup", () => {
+    const made = setup.privileged
+      ? replaceCgroup(prepared.cgroup)
+      : prepared.cgroup;
+    setLimits(setup.limits);
+    return made;
+  });
+  return {
+    container: { setup, network, cgroup, terminals },
+    result: { timings },
+  };
+}
+
+/** By one without a filter of devices. */
+function replaceCgroup(prepared: number): number {
+  sys.close(prepared);
+  removeCgroup();
+  return makeCgroup();
 }
 
 /** How long the kernel may take to let go of a container's disks. */
 const DISKS_TIMEOUT_MS = 5000;
 
 /**
- * Undoes all of `setUpContainer`, once no process of the container is left.
+ * Undoes all of `prepareContainer` and `setUpContainer`, once no process of the container is left.
  * @throws {Failure} naming the step that failed; a disk is still in use
  */
 export async function removeContainer(
-  { setup, cgroup, terminals }: Container,
-  network: GuestNetwork,
+  { setup, network, cgroup, terminals }: Container,
   loop: EventLoop,
 ): Promise<void> {
   sys.close(terminals);
   sys.close(cgroup);
   removeCgroup();
   removeRoot(setup);
-  network.reset();
+  network.close();
   // The mounts of a process that has ended go by a timer of the kernel.
   for (let waited = 0; !areDisksFree(setup); waited += 5) {
     if (waited >= DISKS_TIMEOUT_MS)

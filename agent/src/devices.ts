@@ -2,9 +2,11 @@
 import {
   AT_FDCWD,
   AT_SYMLINK_NOFOLLOW,
+  MS_MOVE,
   MS_NODEV,
   MS_NOEXEC,
   MS_NOSUID,
+  MS_REMOUNT,
   MS_STRICTATIME,
   O_DIRECTORY,
   O_PATH,
@@ -13,8 +15,8 @@ import {
   S_IFMT,
 } from "./constants.js";
 import { step } from "./failure.js";
-import { inRoot, openInRoot } from "./in-root.js";
-import { ROOT } from "./in-root.js";
+import { makeFolder } from "./files.js";
+import { inRoot, ROOT } from "./in-root.js";
 
 const NODES: readonly [name: string, major: number, minor: number][] = [
   ["null", 1, 3],
@@ -33,53 +35,59 @@ const LINKS: readonly [name: string, target: string][] = [
   ["ptmx", "pts/ptmx"],
 ];
 
+/** Where it is made, before it is moved to its place in a container. */
+const DEV = "/run/dev";
+const SHM_FLAGS = MS_NOSUID | MS_NOEXEC | MS_NODEV;
+/** Docker's size of /dev/shm. */
+const SHM_SIZE = 64 << 20;
+
 /**
- * Makes the container's /dev, and its /dev/pts and /dev/shm.
- * @param allDevices a privileged container sees the machine's devices, but not the agent's port
+ * Makes a container's /dev, with its /dev/pts and /dev/shm.
  * @returns a descriptor (O_PATH) of its /dev/pts, through which the agent opens terminals whatever
  * the container does to its /dev
  */
-export function makeDevices(shmSize: number, allDevices: boolean): number {
+export function makeDevices(): number {
   return step("make /dev", () => {
-    inRoot(ROOT, "/dev", "directory", (target) =>
-      sys.mount(
-        "tmpfs",
-        target,
-        "tmpfs",
-        MS_NOSUID | MS_STRICTATIME,
-        "mode=755,size=65536k",
-      ),
+    makeFolder(DEV, 0o700);
+    const flags = MS_NOSUID | MS_STRICTATIME;
+    sys.mount("tmpfs", DEV, "tmpfs", flags, "mode=755,size=65536k");
+    for (const [name, major, minor] of NODES)
+      sys.mknod(AT_FDCWD, `${DEV}/${name}`, S_IFCHR | 0o666, major, minor);
+    for (const [name, target] of LINKS)
+      sys.symlink(target, AT_FDCWD, `${DEV}/${name}`);
+    for (const name of ["pts", "shm", "mqueue"])
+      sys.mkdir(AT_FDCWD, `${DEV}/${name}`, 0o755);
+    sys.mount(
+      "devpts",
+      `${DEV}/pts`,
+      "devpts",
+      MS_NOSUID | MS_NOEXEC,
+      "newinstance,ptmxmode=0666,mode=0620,gid=5",
     );
-    const dev = openInRoot(ROOT, "/dev", "error");
-    try {
-      for (const [name, major, minor] of NODES)
-        sys.mknod(dev, name, S_IFCHR | 0o666, major, minor);
-      if (allDevices) copyDevices(dev);
-      for (const [name, target] of LINKS) sys.symlink(target, dev, name);
-      for (const name of ["pts", "shm", "mqueue"]) sys.mkdir(dev, name, 0o755);
-      const path = `/proc/self/fd/${dev}`;
-      sys.mount(
-        "devpts",
-        `${path}/pts`,
-        "devpts",
-        MS_NOSUID | MS_NOEXEC,
-        "newinstance,ptmxmode=0666,mode=0620,gid=5",
-      );
-      sys.mount(
-        "shm",
-        `${path}/shm`,
-        "tmpfs",
-        MS_NOSUID | MS_NOEXEC | MS_NODEV,
-        `mode=1777,size=${shmSize}`,
-      );
-      return sys.open(AT_FDCWD, `${path}/pts`, O_PATH | O_DIRECTORY, 0);
-    } finally {
-      sys.close(dev);
-    }
+    const options = `mode=1777,size=${SHM_SIZE}`;
+    sys.mount("shm", `${DEV}/shm`, "tmpfs", SHM_FLAGS, options);
+    return sys.open(AT_FDCWD, `${DEV}/pts`, O_PATH | O_DIRECTORY, 0);
   });
 }
 
-function copyDevices(dev: number): void {
+/**
+ * Puts it into its place.
+ * @param allDevices a privileged container sees the machine's devices, but not the agent's port
+ */
+export function mountDevices(shmSize: number, allDevices: boolean): void {
+  step("mount /dev", () => {
+    if (allDevices) copyDevices();
+    if (shmSize !== SHM_SIZE) {
+      const flags = MS_REMOUNT | SHM_FLAGS;
+      sys.mount(null, `${DEV}/shm`, null, flags, `size=${shmSize}`);
+    }
+    inRoot(ROOT, "/dev", "directory", (target) =>
+      sys.mount(DEV, target, null, MS_MOVE, null),
+    );
+  });
+}
+
+function copyDevices(): void {
   const made = new Set([...NODES.map(([name]) => name), "ptmx", "console"]);
   for (const name of sys.list("/dev")) {
     if (made.has(name) || name.startsWith("vport") || name.startsWith("hvc"))
@@ -91,6 +99,6 @@ function copyDevices(dev: number): void {
     );
     const type = mode & S_IFMT;
     if (type === S_IFCHR || type === S_IFBLK)
-      sys.mknod(dev, name, mode, major, minor);
+      sys.mknod(AT_FDCWD, `${DEV}/${name}`, mode, major, minor);
   }
 }

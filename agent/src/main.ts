@@ -1,7 +1,6 @@
 /** PID 1 of the guest. */
 import { Agent } from "./agent.js";
-import { mountSystem, openPort, protectSelf } from "./boot.js";
+import { mountSystem, openPort } from "./boot.js";
 
 mountSystem();
-protectSelf();
 new Agent(openPort()).run();

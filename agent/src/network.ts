@@ -8,52 +8,82 @@ import {
   AF_NETLINK,
   AT_FDCWD,
   CLONE_NEWNET,
+  MNT_DETACH,
+  MS_NODEV,
+  MS_NOEXEC,
+  MS_NOSUID,
+  MS_RDONLY,
   NETLINK_ROUTE,
   O_RDONLY,
   SOCK_RAW,
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
-import { readText, writeText } from "./files.js";
+import { makeFolder, readText, writeText } from "./files.js";
 import { broadcastOf, parseCidr, parseIp, parseMac } from "./ip-address.js";
-import { NetlinkBatch, parseAnswers } from "./netlink.js";
+import { NetlinkBatch, parseAnswers, type LinkChange } from "./netlink.js";
 import { unless } from "./sys.js";
 
 const LOOPBACK_INDEX = 1;
 /** The first NIC's in the container; the others' follow. */
 const FIRST_INDEX = 2;
+const SYSFS = "/run/sysfs";
+const SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 const DRIVER = "/sys/bus/virtio/drivers/virtio_net";
 
 interface Nic {
   /** Its name on the bus, e.g. "virtio3". */
   device: string;
-  /** The kernel's index of it in the machine's namespace. */
+  /** The kernel's index of it in `space`. */
   index: number;
-  /** It is, or was, in the container's namespace. */
+  space: Space;
+  /** It is, or was, in one of the container's. */
   used: boolean;
+}
+
+/** A network namespace. */
+interface Space {
+  namespace: number;
+  /** An rtnetlink socket in it. */
+  route: number;
+  /** Where a read-only /sys with its network devices is mounted; "" for the machine's own. */
+  sysfs: string;
 }
 
 /**
  * The machine has more NICs than its container has networks. All of them begin in the kernel's first
- * network namespace; the agent and the container are in another one, into which those are moved that have
- * a network.
+ * network namespace. The container (and the agent) is in one of two others, made before it is known which
+ * container it is: one with the first NIC, already up, and one without NICs. Further ones are moved there.
  */
 export class GuestNetwork {
-  private nics = listNics();
-  private readonly machine = openNamespace();
-  /** Speaks to the machine's namespace, also after the agent has left it. */
-  private readonly route = openRoute();
-  private container: number;
+  private readonly machine: Space;
+  private readonly bare: Space;
+  private readonly connected: Space;
+  /** The container's. */
+  private space: Space;
+  private readonly nics: Nic[];
 
   constructor() {
-    sys.unshare(CLONE_NEWNET);
-    this.container = openNamespace();
+    this.machine = openSpace("");
+    this.nics = listNics(this.machine);
+    this.bare = makeSpace("bare");
+    this.connected = makeSpace("connected");
+    this.space = this.connected;
+    const [first] = this.nics;
+    if (!first) return;
+    this.move(first, 0, nameOf(0), false);
+    changeLink(this.connected, "up", first.index, { up: true });
+  }
+
+  /** Where the container's /sys is mounted, read-only, to be moved to its place. */
+  get sysfs(): string {
+    return this.space.sysfs;
   }
 
   /**
-   * Undoes everything: the container's namespace is a new one, and its driver finds each NIC that was in it
-   * as at boot, with its own MAC address and nothing counted.
+   * Undoes everything, but for new namespaces: the driver finds each NIC that was in one as at boot, with
+   * its own MAC address and nothing counted. The object is of no use afterwards.
    */
-  reset(): void {
+  close(): void {
     for (const { device, used } of this.nics) {
       if (!used) continue;
       step(`find ${device} anew`, () => {
@@ -61,71 +91,107 @@ export class GuestNetwork {
         writeText(`${DRIVER}/bind`, device);
       });
     }
-    this.nics = listNics();
-    sys.close(this.container);
-    sys.unshare(CLONE_NEWNET);
-    this.container = openNamespace();
+    sys.setns(this.machine.namespace, CLONE_NEWNET);
+    for (const space of [this.machine, this.bare, this.connected]) {
+      // The container's is not there any more.
+      if (space.sysfs !== "")
+        unless(["EINVAL"], () => sys.unmount(space.sysfs, MNT_DETACH));
+      sys.close(space.route);
+      sys.close(space.namespace);
+    }
   }
 
-  /** Brings up the loopback device and all interfaces. @throws {Failure} naming the step that failed */
+  /** Gives the container its addresses. @throws {Failure} naming the step that failed */
   setUp({ interfaces }: NetworkSetup): void {
-    this.moveIn(interfaces);
+    if (
+      !interfaces.some(({ index, name }) => index === 0 && name === nameOf(0))
+    )
+      this.enter(this.bare);
     const batch = new NetlinkBatch();
-    batch.link("lo: up", LOOPBACK_INDEX, { up: true });
-    for (const wanted of interfaces)
-      addInterface(batch, wanted, this.indexOf(wanted.index));
-    sendOnce(batch);
+    for (const wanted of interfaces) this.add(batch, wanted);
+    send(this.space.route, batch);
   }
 
   /** Puts NICs on and off networks. @throws {Failure} naming the step that failed */
   change({ add, remove, routes }: NetworkChange): void {
     const leaving = new NetlinkBatch();
     for (const { index, addresses } of remove) {
-      const link = this.indexOf(index);
+      const nic = this.find(index);
       // Before the link is down: that alone takes its IPv6 addresses.
       for (const { address, prefix } of addresses.map(parseCidr))
-        leaving.removeAddress(`NIC ${index}: address`, link, address, prefix);
-      leaving.link(`NIC ${index}: down`, link, { up: false });
+        leaving.removeAddress(
+          `NIC ${index}: address`,
+          nic.index,
+          address,
+          prefix,
+        );
+      leaving.link(`NIC ${index}: down`, nic.index, { up: false });
       // By a name that none of those has that are there.
-      leaving.link(`NIC ${index}: away`, link, {
+      leaving.link(`NIC ${index}: away`, nic.index, {
         name: `hull${index}`,
-        namespace: this.machine,
-        newIndex: this.find(index).index,
+        namespace: this.machine.namespace,
       });
     }
-    sendOnce(leaving);
-    this.moveIn(add);
+    send(this.space.route, leaving);
+    for (const { index } of remove) this.find(index).space = this.machine;
     const batch = new NetlinkBatch();
-    for (const wanted of add)
-      addInterface(
-        batch,
-        { ...wanted, gateways: [] },
-        this.indexOf(wanted.index),
-      );
+    for (const wanted of add) this.add(batch, { ...wanted, gateways: [] });
     for (const { index, gateway } of routes)
       batch.defaultRoute(
         `route by ${gateway}`,
-        this.indexOf(index),
+        this.find(index).index,
         parseIp(gateway),
       );
-    sendOnce(batch);
+    send(this.space.route, batch);
   }
 
-  /** Takes NICs into the container's namespace. */
-  private moveIn(interfaces: InterfaceSetup[]): void {
-    const batch = new NetlinkBatch();
-    for (const { index, name, mtu, mac } of interfaces) {
-      const nic = this.find(index);
-      batch.link(`${name}: name, MAC address and MTU`, nic.index, {
-        name,
+  private enter(space: Space): void {
+    sys.setns(space.namespace, CLONE_NEWNET);
+    this.space = space;
+  }
+
+  /** Takes a NIC into the container's namespace, and adds what is to be done there to the batch. */
+  private add(batch: NetlinkBatch, wanted: InterfaceSetup): void {
+    const { index, name, mtu } = wanted;
+    const nic = this.find(index);
+    invalidUnless(() => {
+      const addresses = wanted.addresses.map(parseCidr);
+      const gateways = wanted.gateways.map(parseIp);
+      const mac = parseMac(wanted.mac);
+      const v6 = addresses.some(({ address }) => address.length === 16);
+      if (nic.space !== this.space) this.move(nic, index, name, v6);
+      else if (v6) setIpv6(name, v6);
+      batch.link(`${name}: MAC address, MTU, up`, nic.index, {
+        mac,
         mtu,
-        mac: invalidUnless(() => parseMac(mac)),
-        namespace: this.container,
-        newIndex: this.indexOf(index),
+        up: true,
       });
-      nic.used = true;
-    }
-    send(this.route, batch);
+      for (const { address, prefix } of addresses) {
+        const broadcast =
+          address.length === 4 && prefix < 31
+            ? broadcastOf(address, prefix)
+            : undefined;
+        batch.address(
+          `${name}: address`,
+          nic.index,
+          address,
+          prefix,
+          broadcast,
+        );
+      }
+      for (const gateway of gateways)
+        batch.defaultRoute(`${name}: route`, nic.index, gateway);
+    });
+  }
+
+  /** Takes a NIC into the container's namespace, where it is down. */
+  private move(nic: Nic, index: number, name: string, v6: boolean): void {
+    const newIndex = FIRST_INDEX + index;
+    const { namespace } = this.space;
+    const change = { name, namespace, newIndex };
+    changeLink(nic.space, `${name}: name`, nic.index, change);
+    Object.assign(nic, { index: newIndex, space: this.space, used: true });
+    setIpv6(name, v6);
   }
 
   private find(index: number): Nic {
@@ -134,16 +200,10 @@ export class GuestNetwork {
       throw new Failure("invalid", `no network device ${index}`);
     return nic;
   }
-
-  /** The kernel's index of a NIC in the container's namespace. */
-  private indexOf(index: number): number {
-    this.find(index);
-    return FIRST_INDEX + index;
-  }
 }
 
-/** The machine's Ethernet devices, in the order of the bus. */
-function listNics(): Nic[] {
+/** The NICs of the machine's namespace, in the order of the bus. */
+function listNics(space: Space): Nic[] {
   const base = "/sys/class/net";
   const nics: Nic[] = [];
   for (const name of sys.list(base)) {
@@ -153,45 +213,43 @@ function listNics(): Nic[] {
     if (link === undefined) continue;
     const device = link.slice(link.lastIndexOf("/") + 1);
     const index = Number(readText(`${base}/${name}/ifindex`));
-    nics.push({ device, index, used: false });
+    nics.push({ device, index, space, used: false });
   }
   const place = ({ device }: Nic) => Number(device.slice("virtio".length));
   return nics.sort((a, b) => place(a) - place(b));
 }
 
-function openNamespace(): number {
-  return sys.open(AT_FDCWD, "/proc/self/ns/net", O_RDONLY, 0);
+/** What the engine calls the NIC in that place, unless it was asked to call it otherwise. */
+function nameOf(index: number): string {
+  return `eth${index}`;
 }
 
-function addInterface(
-  batch: NetlinkBatch,
-  wanted: InterfaceSetup,
-  index: number,
-): void {
-  const { name } = wanted;
-  invalidUnless(() => {
-    const addresses = wanted.addresses.map(parseCidr);
-    const v6 = addresses.some(({ address }) => address.length === 16);
-    // As Docker has it: IPv6 only on networks that have it, and never by router advertisement.
-    const conf = `/proc/sys/net/ipv6/conf/${name}`;
-    unless(["ENOENT"], () => {
-      if (v6) writeText(`${conf}/accept_ra`, "0");
-      writeText(`${conf}/disable_ipv6`, v6 ? "0" : "1");
-    });
-    batch.link(`${name}: up`, index, { up: true });
-    for (const { address, prefix } of addresses) {
-      const broadcast =
-        address.length === 4 && prefix < 31
-          ? broadcastOf(address, prefix)
-          : undefined;
-      batch.address(`${name}: address`, index, address, prefix, broadcast);
-    }
-    for (const gateway of wanted.gateways)
-      batch.defaultRoute(
-        `${name}: route by ${gateway}`,
-        index,
-        parseIp(gateway),
-      );
+/** The network namespace that the agent is in. */
+function openSpace(sysfs: string): Space {
+  return {
+    namespace: sys.open(AT_FDCWD, "/proc/self/ns/net", O_RDONLY, 0),
+    route: sys.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE),
+    sysfs,
+  };
+}
+
+/** A new network namespace, which the agent enters. */
+function makeSpace(name: string): Space {
+  const sysfs = `${SYSFS}/${name}`;
+  for (const folder of [SYSFS, sysfs]) makeFolder(folder, 0o700);
+  sys.unshare(CLONE_NEWNET);
+  const space = openSpace(sysfs);
+  changeLink(space, "lo: up", LOOPBACK_INDEX, { up: true });
+  sys.mount("sysfs", sysfs, "sysfs", SAFE | MS_RDONLY, null);
+  return space;
+}
+
+/** As Docker has it: IPv6 only on networks that have it, and never by router advertisement. */
+function setIpv6(name: string, on: boolean): void {
+  const conf = `/proc/sys/net/ipv6/conf/${name}`;
+  unless(["ENOENT"], () => {
+    if (on) writeText(`${conf}/accept_ra`, "0");
+    writeText(`${conf}/disable_ipv6`, on ? "0" : "1");
   });
 }
 
@@ -206,18 +264,15 @@ function invalidUnless<T>(run: () => T): T {
   }
 }
 
-function openRoute(): number {
-  return sys.socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-}
-
-/** Sends it in the agent's own namespace, which is the container's. */
-function sendOnce(batch: NetlinkBatch): void {
-  const socket = openRoute();
-  try {
-    send(socket, batch);
-  } finally {
-    sys.close(socket);
-  }
+function changeLink(
+  space: Space,
+  what: string,
+  index: number,
+  change: LinkChange,
+): void {
+  const batch = new NetlinkBatch();
+  batch.link(what, index, change);
+  send(space.route, batch);
 }
 
 function send(socket: number, batch: NetlinkBatch): void {

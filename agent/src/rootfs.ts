@@ -17,6 +17,7 @@ import {
   AT_FDCWD,
   MNT_DETACH,
   MS_BIND,
+  MS_MOVE,
   MS_NOATIME,
   MS_NODEV,
   MS_NOEXEC,
@@ -40,14 +41,19 @@ export const UPPER = `${DISK}/upper`;
 /** Folders that are made, where the image has none, for what the agent mounts. */
 export const MOUNT_POINTS = ["/dev", "/proc", "/sys"];
 const FILES = "/run/files";
+const SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 /** Longer than any file of the engine. */
 const FILE_LIMIT = 1024 * 1024;
 
 /** By their paths in the container: where each is, and what was written into it. */
 const engineFiles = new Map<string, { source: string; content: string }>();
 
-export function mountRoot(setup: RootfsSetup): void {
+/** Makes the folders that are mounted on. */
+export function makeMountPoints(): void {
   for (const folder of [ROOT, LOWER, DISK, FILES]) makeFolder(folder, 0o700);
+}
+
+export function mountRoot(setup: RootfsSetup): void {
   step("mount the image", () =>
     sys.mount(device(setup.image), LOWER, "erofs", MS_RDONLY, null),
   );
@@ -141,13 +147,17 @@ export function rewriteFiles(files: FileSetup[]): void {
   }
 }
 
-export function mountSys(readonly: boolean): void {
-  const flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | (readonly ? MS_RDONLY : 0);
-  step("mount /sys", () =>
+/** @param prepared where it is mounted, read-only; its network devices are the container's */
+export function mountSys(prepared: string, readonly: boolean): void {
+  step("mount /sys", () => {
+    // The file system itself is read-only as long as it is mounted.
+    if (!readonly) sys.unmount(prepared, 0);
     inRoot(ROOT, "/sys", "directory", (target) =>
-      sys.mount("sysfs", target, "sysfs", flags, null),
-    ),
-  );
+      readonly
+        ? sys.mount(prepared, target, null, MS_MOVE, null)
+        : sys.mount("sysfs", target, "sysfs", SAFE, null),
+    );
+  });
 }
 
 /**

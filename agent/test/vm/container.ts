@@ -59,6 +59,7 @@ export class TestContainer {
       nics?: number;
       countInstructions?: boolean;
       rehearsal?: boolean;
+      saved?: string;
     } = {},
   ): Promise<TestContainer> {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), "hull-agent-"));
@@ -74,8 +75,10 @@ export class TestContainer {
         : disksOf(directory),
       nics: options.nics ?? 1,
       countInstructions: options.countInstructions ?? false,
+      ...(options.saved ? { saved: options.saved } : {}),
     });
-    await machine.connect();
+    if (options.saved) await machine.resume();
+    else await machine.connect();
     return new TestContainer(machine, directory);
   }
 

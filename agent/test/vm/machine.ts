@@ -4,6 +4,7 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
@@ -53,6 +54,8 @@ export interface MachineOptions {
   nics?: number;
   /** The guest's clock counts instructions, one a nanosecond: figures that no load disturbs. */
   countInstructions?: boolean;
+  /** The file of a saved machine, to go on as that one. */
+  saved?: string;
 }
 
 export class TestMachine {
@@ -99,6 +102,7 @@ export class TestMachine {
       ...["-kernel", options.kernel, "-initrd", options.initramfs],
       ...["-append", kernelParameters(options)],
       ...(options.countInstructions ? ["-icount", "shift=0,sleep=off"] : []),
+      ...(options.saved ? ["-incoming", `exec:cat ${options.saved}`] : []),
       ...["-qmp", `unix:${this.qmpPath},server=on,wait=off`],
       ...["-device", "virtio-serial-device"],
       ...["-chardev", `file,id=console,path=${this.consolePath}`],
@@ -136,6 +140,19 @@ export class TestMachine {
       );
       return event?.event === "hello" ? event.hello : undefined;
     }, 120_000);
+  }
+
+  /** Has a saved machine go on. */
+  async resume(): Promise<Hello> {
+    for (;;) {
+      const [state] = (await this.qmp([{ execute: "query-status" }])) as [
+        { status: string },
+      ];
+      if (state.status !== "inmigrate") break;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    await this.qmp([{ execute: "cont" }]);
+    return this.reconnect();
   }
 
   /** Goes away, as a killed daemon does; `stump` is what it was in the middle of writing. */
@@ -299,7 +316,7 @@ export class TestMachine {
   async qmp(
     commands: { execute: string; arguments?: object }[],
   ): Promise<unknown[]> {
-    const socket = net.connect(this.qmpPath);
+    const socket = await connect(this.qmpPath);
     try {
       const lines = createInterface({ input: socket })[Symbol.asyncIterator]();
       await lines.next();
@@ -336,19 +353,7 @@ export class TestMachine {
   }
 
   private async open(): Promise<void> {
-    for (let tries = 0; ; tries++) {
-      try {
-        await new Promise<void>((resolve, reject) => {
-          this.socket = net.connect(this.socketPath);
-          this.socket.once("connect", resolve);
-          this.socket.once("error", reject);
-        });
-        break;
-      } catch (error) {
-        if (tries > 500) throw error;
-        await new Promise((resolve) => setTimeout(resolve, 5));
-      }
-    }
+    this.socket = await connect(this.socketPath);
     this.socket.on("error", () => undefined);
     this.socket.on("data", (chunk: Buffer) => this.receive(chunk));
   }
@@ -433,6 +438,20 @@ export class TestMachine {
     const wake = this.wake;
     this.wake = [];
     for (const run of wake) run();
+  }
+}
+
+/** Connects to a socket that QEMU may not have made yet. */
+async function connect(path: string): Promise<net.Socket> {
+  for (let tries = 0; ; tries++) {
+    const socket = net.connect(path);
+    try {
+      await once(socket, "connect");
+      return socket;
+    } catch (error) {
+      if (tries > 500) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   }
 }
 

@@ -48,6 +48,8 @@ export async function makeTemplate(
       signal,
     );
     await Promise.race([machine.agent.hello, ended(machine)]);
+    // The agent does the more before it answers to this.
+    await Promise.race([machine.agent.request("hello", {}), ended(machine)]);
     await machine.pause();
     const state = await saveState(
       machine.qmp,
