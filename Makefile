@@ -7,12 +7,13 @@ MAKEFLAGS += --no-print-directory
 DAEMON_SOURCES := $(shell find src protocol -name '*.ts' ! -name '*.test.ts')
 AGENT_SOURCES := $(shell find agent protocol -type f ! -name '*.test.ts' ! -name '*.md')
 SHARE_SOURCES := $(wildcard share-server/*.c share-server/*.h)
+JAIL_SOURCES := $(wildcard jail/*.c)
 MODULES := node_modules/.package-lock.json
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
-build: dist/.built build/agent build/hull-share build/vmlinux build/tools/mkfs.erofs ## Build the daemon, the agent, the server of shared folders, the guest kernel and the image tool
+build: dist/.built build/agent build/hull-share build/hull-jail build/vmlinux build/tools/mkfs.erofs ## Build the daemon, the agent, the server of shared folders, the jail of QEMU, the guest kernel and the image tool
 
 kernel: build/vmlinux ## Build the guest kernel (build/vmlinux), or take it from the cache
 
@@ -67,6 +68,9 @@ build/agent build/initramfs.cpio &: $(AGENT_SOURCES) $(MODULES)
 
 build/hull-share: share-server/build $(SHARE_SOURCES)
 	share-server/build $@
+
+build/hull-jail build/hull-descriptors.so build/hull-send.node &: jail/build $(JAIL_SOURCES) $(MODULES)
+	jail/build build
 
 build/vmlinux: kernel/config.fragment kernel/build $(wildcard kernel/patches/*.patch) scripts/apt-private.sh
 	kernel/build $@

@@ -1,4 +1,5 @@
 /** The agent's size, on disk and in the guest's memory, and how soon it is ready. */
+import { PRODUCTS } from "../../src/daemon/installation.js";
 import { stat } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import pino from "pino";
@@ -27,6 +28,12 @@ export const agentMeasure: Measure = {
       stateDirectory: directory,
       runDirectory: `${directory}/run`,
       machineRoot: `${directory}/m`,
+      jail: {
+        programs: PRODUCTS.jail,
+        unconfined: false,
+        firstUid: 0x70000000,
+        cgroupParent: "/hull",
+      },
       log: pino({ enabled: false }),
     });
     const samples: Sample[] = [];

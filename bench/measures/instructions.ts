@@ -110,7 +110,8 @@ async function countsOf(
   const hulld = await startHulldFor(
     bench,
     `count-${kind === "cold" ? "c" : "r"}`,
-    [...flags, "--accel", "tcg"],
+    // A room has no place for the wrapper.
+    [...flags, "--accel", "tcg", "--unsafe-unconfined-machines"],
     programs,
   );
   if (!hulld) return undefined;

@@ -181,6 +181,10 @@ function defaultConfig(places: Places): Config {
     labels: [],
     tlsverify: false,
     "unsafe-plain-tcp": false,
+    // Above what systemd gives to containers; see https://systemd.io/UIDS-GIDS.
+    "first-machine-uid": 0x70000000,
+    "cgroup-parent": "/hull",
+    "unsafe-unconfined-machines": false,
     debug: false,
     "log-level": "info",
   };

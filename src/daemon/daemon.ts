@@ -134,6 +134,12 @@ export class Daemon {
       machineRoot: path.join(execRoot, "m"),
       taps: networks,
       templates: config.templates === "on",
+      jail: {
+        programs: PRODUCTS.jail,
+        unconfined: config["unsafe-unconfined-machines"],
+        firstUid: config["first-machine-uid"],
+        cgroupParent: config["cgroup-parent"],
+      },
       log,
     });
     this.#closers.push(() => hypervisor.close());

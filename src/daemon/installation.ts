@@ -20,6 +20,12 @@ export const PRODUCTS = {
   kernel: path.join(INSTALLATION, "build/vmlinux"),
   initramfs: path.join(INSTALLATION, "build/initramfs.cpio"),
   shareServer: path.join(INSTALLATION, "build/hull-share"),
+  /** What machines are started by, see jail/build. */
+  jail: {
+    launcher: path.join(INSTALLATION, "build/hull-jail"),
+    preload: path.join(INSTALLATION, "build/hull-descriptors.so"),
+    send: path.join(INSTALLATION, "build/hull-send.node"),
+  },
   tools: path.join(INSTALLATION, "build/tools"),
 };
 

@@ -58,6 +58,15 @@ export const Settings = z
     tlscert: text,
     tlskey: text,
     "unsafe-plain-tcp": flag,
+    // Added to a process ID, which has 22 bits.
+    "first-machine-uid": integer(1000, 2 ** 32 - 2 - 2 ** 22),
+    "cgroup-parent": z
+      .string()
+      .regex(
+        /^\/?[\w:-][\w.:-]*(\/[\w:-][\w.:-]*)*$/,
+        "expected NAME or /NAME/NAME",
+      ),
+    "unsafe-unconfined-machines": flag,
     "metrics-addr": z
       .string()
       .regex(/^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$/, "expected HOST:PORT"),
@@ -224,6 +233,21 @@ export const FLAGS: readonly Flag[] = [
     "unsafe-plain-tcp",
     "--unsafe-plain-tcp",
     "allow TCP without TLS: whoever reaches the port controls the host",
+  ),
+  option(
+    "first-machine-uid",
+    "--first-machine-uid <uid>",
+    "user and group of a machine's process are this and its process ID",
+  ),
+  option(
+    "cgroup-parent",
+    "--cgroup-parent <path>",
+    "control group that those of the machines are below",
+  ),
+  option(
+    "unsafe-unconfined-machines",
+    "--unsafe-unconfined-machines",
+    "run QEMU as root among the host's files: a hole in QEMU is a hole in the host",
   ),
   option(
     "metrics-addr",

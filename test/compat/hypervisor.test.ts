@@ -1,4 +1,5 @@
 /** The hypervisor driver with real machines: our kernel, our agent, no daemon. */
+import { PRODUCTS } from "../../src/daemon/installation.js";
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -104,6 +105,12 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     stateDirectory: root,
     runDirectory: path.join(root, "run"),
     machineRoot: path.join(root, "m"),
+    jail: {
+      programs: PRODUCTS.jail,
+      unconfined: false,
+      firstUid: 0x70000000,
+      cgroupParent: "/hull",
+    },
     log: pino({ enabled: false }),
   });
 

@@ -25,11 +25,15 @@ describe("accelerator", { timeout: 20_000 }, () => {
     roots.forEach((each) => rmSync(each, { recursive: true, force: true })),
   );
 
-  /** A program in QEMU's place. */
+  /** A program in QEMU's place, and one in the launcher's. */
   function options(script: string): AcceleratorOptions {
     const binary = join(root, "qemu");
     writeFileSync(binary, `#!/bin/sh\necho run >> ${root}/runs\n${script}\n`);
     chmodSync(binary, 0o755);
+    const launcher = join(root, "launcher");
+    const skip = 'while [ "$1" != -- ]; do shift; done; shift';
+    writeFileSync(launcher, `#!/bin/sh\n${skip}; exec "$@"\n`);
+    chmodSync(launcher, 0o755);
     return {
       setting: "auto",
       platform: {
@@ -37,6 +41,8 @@ describe("accelerator", { timeout: 20_000 }, () => {
         kernel: "/k",
         initramfs: "/i",
         tscKhz: undefined,
+        jail: { launcher, firstUid: 0 },
+        sendFiles: () => 0,
       },
       subject: { kernelHash: "k", initramfsHash: "i", qemuVersion: "7" },
       memoryFile: join(root, "accelerator.json"),

@@ -3,15 +3,16 @@ import { describe, test } from "node:test";
 import { InvalidParameter } from "../../errors.js";
 import {
   commandLine,
-  machineSockets,
+  guestName,
   type QemuMachineConfig,
 } from "./command-line.js";
+import { machineSockets } from "./descriptors.js";
 import { memoryMiB, availableMiB } from "./memory.js";
 import { tscKhzOf } from "./tsc.js";
 import { vmdkDescriptor } from "./vmdk.js";
 
 const config: QemuMachineConfig = {
-  name: "hull-abc",
+  name: guestName("hull-abc", "/r,un/m"),
   uuid: "11111111-2222-3333-4444-555555555555",
   accelerator: "tcg",
   kernel: "/k,1/vmlinux",
@@ -19,11 +20,6 @@ const config: QemuMachineConfig = {
   shape: { memoryMiB: 256, vcpus: 2, nics: "tap" },
   memory: { kind: "own" },
   nics: [{ kind: "tap", device: "hull0" }, { kind: "user" }, { kind: "hub" }],
-  sockets: {
-    qmp: "/r,un/qmp.sock",
-    agent: "/r,un/agent.sock",
-    share: "/r,un/share.sock",
-  },
   tscKhz: 2_596_150,
 };
 
@@ -42,10 +38,22 @@ function devices(args: string[], driver: string): Record<string, unknown>[] {
 describe("command line", () => {
   const args = commandLine(config);
 
-  test("commas in socket paths are doubled", () => {
-    const chardevs = values(args, "-chardev");
-    assert(chardevs.some((each) => each.includes("path=/r,,un/qmp.sock,")));
-    assert(chardevs.some((each) => each.includes("path=/r,,un/agent.sock,")));
+  test("commas in the folder's path are doubled", () => {
+    assert.deepEqual(values(args, "-name"), ["guest=hull-abc in /r,,un/m"]);
+  });
+
+  test("sockets, taps and memory come as open files", () => {
+    assert.deepEqual(
+      values(args, "-chardev").filter((each) => each.startsWith("socket")),
+      [
+        "socket,id=qmp,fd=10,server=on,wait=off",
+        "socket,id=agent,fd=11,server=on,wait=off",
+        "socket,id=share,fd=12,server=on,wait=off",
+      ],
+    );
+    const memory = { kind: "clone", path: "/t/memory" } as const;
+    const [ram = ""] = values(commandLine({ ...config, memory }), "-object");
+    assert.match(ram, /"mem-path":"\/dev\/fd\/4"/);
   });
 
   test("disk slots are there and empty, the first one read-only", () => {
@@ -100,9 +108,9 @@ describe("command line", () => {
     );
   });
 
-  test("a tap runs no scripts on the host", () => {
+  test("a tap is open already", () => {
     assert.deepEqual(values(args, "-netdev"), [
-      "tap,id=net0,ifname=hull0,script=no,downscript=no",
+      "tap,id=net0,fd=16",
       "user,id=net1",
       "hubport,id=net2,hubid=2",
     ]);

@@ -1,7 +1,6 @@
-import { join } from "node:path";
 import { PORT_NAME, SHARE_PORT_NAME } from "../../../protocol/index.js";
-import { InvalidParameter } from "../../errors.js";
 import { DISK_SLOTS, NIC_SLOTS } from "../slots.js";
+import { Descriptor, tapDescriptor } from "./descriptors.js";
 import type { MachineShape } from "./shape.js";
 
 /** Bytes of console output that QEMU keeps. */
@@ -10,7 +9,7 @@ export const CONSOLE_BYTES = 64 * 1024;
  * MiB of translated code TCG may keep. QEMU's default is 1 GiB, beside the guest's memory and not
  * limited by it.
  */
-const TRANSLATION_CACHE_MIB = 128;
+export const TRANSLATION_CACHE_MIB = 128;
 
 /**
  * What an empty disk slot says it holds, in bytes. The guest reads a disk's capacity once, before it
@@ -20,7 +19,7 @@ const SLOT_BYTES = 2 ** 44;
 
 /** A machine as QEMU is to start it: every slot is there, and empty. */
 export interface QemuMachineConfig {
-  /** Shown in the process list. */
+  /** Shown in the process list: see `guestName`. */
   name: string;
   uuid: string;
   accelerator: "kvm" | "tcg";
@@ -29,7 +28,6 @@ export interface QemuMachineConfig {
   shape: MachineShape;
   memory: GuestMemory;
   nics: NicBackend[];
-  sockets: MachineSockets;
   /** The host's TSC frequency, see tsc.ts. */
   tscKhz: number | undefined;
 }
@@ -38,6 +36,7 @@ export interface QemuMachineConfig {
  * The guest's RAM: memory of its own, a file that all it writes goes to (a template), or a private copy
  * of such a file, waiting for the state of the devices. `saved` waits for memory and devices of a machine
  * that had memory of its own, or was a clone: the two have different devices.
+ * The file is `Descriptor.memory`.
  */
 export type GuestMemory =
   | { kind: "own" }
@@ -48,30 +47,9 @@ export type GuestMemory =
 export type NicBackend =
   { kind: "tap"; device: string } | { kind: "user" } | { kind: "hub" };
 
-export interface MachineSockets {
-  qmp: string;
-  agent: string;
-  /** Where who serves the guest's shared folders connects to. */
-  share: string;
-}
-
-/** The longest path of a Unix socket: sun_path is 108 bytes with its final zero. */
-const MAX_SOCKET_PATH = 107;
-
-/** @throws {InvalidParameter} the directory's name is too long for a socket in it */
-export function machineSockets(directory: string): MachineSockets {
-  const sockets = {
-    qmp: join(directory, "qmp.sock"),
-    agent: join(directory, "agent.sock"),
-    share: join(directory, "share.sock"),
-  };
-  const length = Buffer.byteLength(sockets.agent);
-  if (length > MAX_SOCKET_PATH) {
-    throw new InvalidParameter(
-      `the path ${sockets.agent} is ${length} bytes long, a socket's can have ${MAX_SOCKET_PATH}: choose a shorter directory for the daemon's runtime files`,
-    );
-  }
-  return sockets;
+/** A machine's name in its process list says where its folder was when it started. */
+export function guestName(name: string, directory: string): string {
+  return escape(`${name} in ${directory}`);
 }
 
 /** The arguments of qemu-system-x86_64. */
@@ -79,7 +57,7 @@ export function commandLine(config: QemuMachineConfig): string[] {
   const { shape, memory } = config;
   return [
     "-name",
-    `guest=${escape(config.name)}`,
+    `guest=${config.name}`,
     "-uuid",
     config.uuid,
     "-nodefaults",
@@ -97,7 +75,7 @@ export function commandLine(config: QemuMachineConfig): string[] {
     ...["-kernel", config.kernel],
     ...["-initrd", config.initramfs],
     ...["-append", kernelParameters(config)],
-    ...channels(config.sockets),
+    ...channels(),
     ...config.nics.slice(0, NIC_SLOTS).flatMap(nic),
     ...Array.from({ length: DISK_SLOTS }, (_, slot) => diskSlot(slot)).flat(),
     ...balloon(memory),
@@ -142,7 +120,10 @@ function ram(shape: MachineShape, memory: GuestMemory): string[] {
   if (isOwn(memory)) return [];
   const file =
     "path" in memory
-      ? { "mem-path": memory.path, share: memory.kind === "template" }
+      ? {
+          "mem-path": `/dev/fd/${Descriptor.memory}`,
+          share: memory.kind === "template",
+        }
       : undefined;
   const backend = json({
     "qom-type": file ? "memory-backend-file" : "memory-backend-ram",
@@ -192,23 +173,18 @@ function kernelParameters(config: QemuMachineConfig): string {
   return parameters.join(" ");
 }
 
-/** QMP; the console into a ring in QEMU's memory; the ports, where QEMU listens. */
-function channels(sockets: MachineSockets): string[] {
+/** QMP; the console into a ring in QEMU's memory; the ports. Sockets listen already. */
+function channels(): string[] {
+  const listening = (id: string, descriptor: number) => [
+    "-chardev",
+    `socket,id=${id},fd=${descriptor},server=on,wait=off`,
+  ];
   return [
-    ...[
-      "-chardev",
-      `socket,id=qmp,path=${escape(sockets.qmp)},server=on,wait=off`,
-    ],
+    ...listening("qmp", Descriptor.qmp),
     ...["-mon", "chardev=qmp,mode=control"],
     ...["-chardev", `ringbuf,id=console,size=${CONSOLE_BYTES}`],
-    ...[
-      "-chardev",
-      `socket,id=agent,path=${escape(sockets.agent)},server=on,wait=off`,
-    ],
-    ...[
-      "-chardev",
-      `socket,id=share,path=${escape(sockets.share)},server=on,wait=off`,
-    ],
+    ...listening("agent", Descriptor.agent),
+    ...listening("share", Descriptor.share),
     ...device({ driver: "virtio-serial-device", max_ports: 3 }),
     ...device({ driver: "virtconsole", chardev: "console", nr: 0 }),
     ...device({
@@ -247,7 +223,7 @@ function nic(nic: NicBackend, index: number): string[] {
 function netdev(nic: NicBackend, id: string, index: number): string {
   switch (nic.kind) {
     case "tap":
-      return `tap,id=${id},ifname=${escape(nic.device)},script=no,downscript=no`;
+      return `tap,id=${id},fd=${tapDescriptor(index)}`;
     case "user":
       return `user,id=${id}`;
     case "hub":

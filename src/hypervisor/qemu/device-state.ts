@@ -3,11 +3,9 @@
  * since the memory is in a file that all share (capability `x-ignore-shared`); any other has the memory, too.
  */
 import { createHash } from "node:crypto";
-import { createWriteStream } from "node:fs";
-import { rm } from "node:fs/promises";
-import { createServer, type Socket } from "node:net";
-import { pipeline } from "node:stream/promises";
+import { open, readFile } from "node:fs/promises";
 import { Unavailable } from "../../errors.js";
+import { Descriptor } from "./descriptors.js";
 import type { QmpClient } from "./qmp.js";
 
 /** How long QEMU may take for some 70 KB; a busy host is slow. In ms. */
@@ -16,8 +14,8 @@ const LIMIT_MS = 20_000;
 const MEMORY_LIMIT_MS = 600_000;
 /** Nobody waits for the link but us, in bytes a second. QEMU's default is 128 MiB. */
 const BANDWIDTH = 2 ** 40;
-/** The descriptor that `startProcess` hands down. */
-const STATE_FD = 3;
+/** Of the file's descriptor in QEMU. */
+const STATE_NAME = "state";
 
 /** What is in the stream beside the devices. */
 export type StateContent = "devices" | "devices and memory";
@@ -32,46 +30,36 @@ function capabilities(content: StateContent) {
 }
 
 /**
- * Writes the state of a machine that stands still to a file. QEMU connects to a socket of ours: it is not
- * handed the file, since a descriptor can be handed to it only when it starts.
- * @param socketPath a path that is free, short enough for a socket
- * @returns the file's SHA-256 and its size
+ * Writes the state of a machine that stands still to a new file.
  * @throws {Unavailable} QEMU could not, or the file could not be written
  */
 export async function saveState(
   qmp: QmpClient,
-  file: string,
-  socketPath: string,
+  path: string,
   content: StateContent = "devices",
-): Promise<{ sha256: string; bytes: number }> {
-  const server = createServer();
+): Promise<void> {
+  const file = await open(path, "wx+", 0o600);
   try {
-    const hash = createHash("sha256");
-    let bytes = 0;
-    const connected = new Promise<Socket>((resolve, reject) => {
-      server.once("connection", resolve).once("error", reject);
-    });
-    await new Promise<void>((resolve) => server.listen(socketPath, resolve));
-    const written = connected.then((socket) => {
-      socket.on("data", (chunk: Buffer) => {
-        hash.update(chunk);
-        bytes += chunk.length;
-      });
-      return pipeline(socket, createWriteStream(file, { mode: 0o600 }));
-    });
-    written.catch(() => undefined);
     const done = migrated(qmp, content);
+    // Waited for later.
     done.catch(() => undefined);
+    await qmp.executeWith(file.fd, "getfd", { fdname: STATE_NAME });
     await qmp.execute("migrate-set-capabilities", capabilities(content));
     await qmp.execute("migrate-set-parameters", { "max-bandwidth": BANDWIDTH });
-    await qmp.execute("migrate", { uri: `unix:${socketPath}` });
+    await qmp.execute("migrate", { uri: `fd:${STATE_NAME}` });
     await done;
-    await written;
-    return { sha256: hash.digest("hex"), bytes };
   } finally {
-    server.close();
-    await rm(socketPath, { force: true });
+    await file.close();
   }
+}
+
+/** What is remembered of a state's file, to know it again. */
+export async function identifyState(
+  path: string,
+): Promise<{ sha256: string; bytes: number }> {
+  const content = await readFile(path);
+  const sha256 = createHash("sha256").update(content).digest("hex");
+  return { sha256, bytes: content.length };
 }
 
 /**
@@ -88,7 +76,7 @@ export async function loadState(
     // It may be answered only when all of it was read.
     qmp.execute(
       "migrate-incoming",
-      { uri: `fd:${STATE_FD}` },
+      { uri: `fd:${Descriptor.state}` },
       limitOf(content),
     ),
     done,

@@ -24,6 +24,13 @@ import {
 import type { NicBackend } from "./command-line.js";
 import { readGuestFile } from "./guest-image.js";
 import { fileIdentity, findProgram, platformKey } from "./host-identity.js";
+import {
+  type Groups,
+  type JailOptions,
+  loadSender,
+  openGroups,
+  openJail,
+} from "./jail.js";
 import { reattach } from "./launch.js";
 import { checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
@@ -55,6 +62,7 @@ export interface QemuOptions {
   /** Default: true. False: every machine is booted. */
   templates?: boolean;
   log: Logger;
+  jail: JailOptions;
   /** Default: qemu-system-x86_64 of the PATH. */
   binary?: string;
 }
@@ -78,6 +86,7 @@ export class QemuHypervisor implements Hypervisor {
   readonly #templates: Templates;
   readonly #bringUp: BringUpOptions;
   #ready: Promise<Prepared> | undefined;
+  #groups: Promise<Groups> | undefined;
 
   constructor(options: QemuOptions) {
     this.#options = options;
@@ -150,8 +159,10 @@ export class QemuHypervisor implements Hypervisor {
     }
   }
 
-  reattach(record: MachineRecord): Promise<Machine | undefined> {
-    return reattach(record);
+  async reattach(record: MachineRecord): Promise<Machine | undefined> {
+    const { groups } = await this.#openGroups();
+    const sendFiles = loadSender(this.#options.jail.programs.send);
+    return reattach(record, sendFiles, groups);
   }
 
   async endOrphans(root: string, known: MachineRecord[]): Promise<number> {
@@ -161,6 +172,12 @@ export class QemuHypervisor implements Hypervisor {
 
   async close(): Promise<void> {
     await this.#templates.close();
+  }
+
+  #openGroups(): Promise<Groups> {
+    const { jail, machineRoot } = this.#options;
+    this.#groups ??= openGroups(jail, machineRoot);
+    return this.#groups;
   }
 
   /** The next machine of that shape is to find a template; the one that starts now goes first. */
@@ -227,11 +244,18 @@ export class QemuHypervisor implements Hypervisor {
       readGuestFile(options.initramfs, "the guest's agent cannot be read"),
       hostTscKhz(),
     ]);
+    const { jail, warnings } = await openJail(
+      options.jail,
+      await this.#openGroups(),
+      { ...options, binary, root: join(options.stateDirectory, "rooms") },
+    );
     const common = {
       binary,
       kernel: options.kernel,
       initramfs: options.initramfs,
       tscKhz,
+      jail,
+      sendFiles: loadSender(options.jail.programs.send),
     };
     const subject = {
       kernelHash: kernel.hash,
@@ -260,7 +284,10 @@ export class QemuHypervisor implements Hypervisor {
         reason,
         kernel: kernel.release,
         agent: `sha256:${initramfs.hash.slice(0, 12)}`,
-        warnings: accelerator === "tcg" ? [TCG_WARNING] : [],
+        warnings: [
+          ...(accelerator === "tcg" ? [TCG_WARNING] : []),
+          ...warnings,
+        ],
       },
     };
   }

@@ -5,6 +5,7 @@ import { InvalidParameter, Unavailable } from "../../errors.js";
 import type { Disk, Forward, MachineSpec } from "../index.js";
 import { DISK_SLOTS } from "../slots.js";
 import { diskDevice } from "./command-line.js";
+import { handFile } from "./descriptors.js";
 import type { QemuMachine } from "./machine.js";
 import type { QmpClient } from "./qmp.js";
 import { vmdkDescriptor } from "./vmdk.js";
@@ -83,11 +84,18 @@ export async function insertDisk(
   directory: string,
   id = `disk${slot}`,
 ): Promise<void> {
-  const { parts, readonly } = disk;
+  const { readonly } = disk;
+  const parts = await Promise.all(
+    disk.parts.map(async ({ path, bytes }) => ({
+      path: await handFile(qmp, path, readonly),
+      bytes,
+    })),
+  );
   let filename = parts[0]?.path ?? "";
   if (parts.length > 1) {
-    filename = join(directory, `${id}.vmdk`);
-    await writeFile(filename, vmdkDescriptor(parts), { mode: 0o600 });
+    const descriptor = join(directory, `${id}.vmdk`);
+    await writeFile(descriptor, vmdkDescriptor(parts), { mode: 0o600 });
+    filename = await handFile(qmp, descriptor, true);
   }
   const driver = parts.length > 1 ? "vmdk" : "raw";
   // In one go: QEMU does them in order.

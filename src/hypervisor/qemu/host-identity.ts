@@ -52,7 +52,6 @@ export async function platformKey(
     shape: { memoryMiB: 0, vcpus: 0, nics: "tap" },
     memory: { kind: "template", path: "" },
     nics: [],
-    sockets: { qmp: "", agent: "", share: "" },
   });
   return createHash("sha256")
     .update(JSON.stringify([subject, boot, processorOf(cpuinfo), args]))

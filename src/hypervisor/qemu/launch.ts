@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { open } from "node:fs/promises";
 import { z } from "zod";
 import { SystemError, Unavailable } from "../../errors.js";
 import { SocketAgentClient } from "../agent/client.js";
@@ -6,19 +7,33 @@ import type { MachineRecord } from "../index.js";
 import {
   commandLine,
   type GuestMemory,
+  guestName,
   isIncoming,
   isOwn,
-  machineSockets,
   type NicBackend,
+  TRANSLATION_CACHE_MIB,
 } from "./command-line.js";
+import { Descriptor, machineSockets } from "./descriptors.js";
 import { loadState } from "./device-state.js";
+import {
+  groupLimits,
+  type Jail,
+  launcherArguments,
+  type SendFiles,
+} from "./jail.js";
+import type { MachineGroups } from "./machine-groups.js";
 import { QemuMachine } from "./machine.js";
 import {
   argumentsOf,
   isRunning,
   processIdentityShape,
 } from "./process-identity.js";
-import { adoptProcess, lastWords, startProcess } from "./process.js";
+import {
+  adoptProcess,
+  lastWords,
+  type QemuProcess,
+  startProcess,
+} from "./process.js";
 import { QmpClient } from "./qmp.js";
 import { type MachineShape, shapeSchema } from "./shape.js";
 import { StartSpans } from "./start-spans.js";
@@ -39,6 +54,8 @@ export interface Platform {
   initramfs: string;
   accelerator: "kvm" | "tcg";
   tscKhz: number | undefined;
+  jail: Jail;
+  sendFiles: SendFiles;
 }
 
 const recordShape = z.object({
@@ -80,11 +97,17 @@ export async function launch(
   signal?: AbortSignal,
 ): Promise<QemuMachine> {
   const spans = new StartSpans();
-  const { name, directory, nics, memory, state } = options;
+  const { name, directory, nics, memory } = options;
   const sockets = machineSockets(directory);
   const uuid = randomUUID();
-  const args = commandLine({ ...platform, ...options, uuid, sockets });
-  const process = await startProcess(platform.binary, args, directory, state);
+  const group = await joinableGroup(platform, uuid, options.shape);
+  const process = await start(platform, options, uuid).catch(
+    async (error: unknown) => {
+      await group.leave();
+      throw error;
+    },
+  );
+  void process.ended.then(group.leave);
   spans.done("process");
   const kill = () => void process.kill();
   signal?.addEventListener("abort", kill);
@@ -92,9 +115,12 @@ export async function launch(
   const failed = new AbortController();
   void process.ended.then(() => failed.abort());
   try {
+    const joined = group.join(process.identity.pid);
+    joined.catch(() => undefined);
     const control = await connectWhenThere(sockets.qmp, failed.signal);
     if (!control) throw new Unavailable("QEMU ended at once");
-    const qmp = await QmpClient.open(control, GREETING_MS);
+    const qmp = await QmpClient.open(control, GREETING_MS, platform.sendFiles);
+    await joined;
     // Before a state comes: the guest then finds its port as it left it.
     const port = await connectSocket(sockets.agent);
     const restored = isIncoming(memory);
@@ -152,14 +178,71 @@ export async function launch(
   }
 }
 
+/** Starts the process; what is opened for it is closed here when it has it. */
+async function start(
+  platform: Platform,
+  options: LaunchOptions,
+  uuid: string,
+): Promise<QemuProcess> {
+  const { jail } = platform;
+  const { name, directory, memory, state } = options;
+  const room = jail.room ?? platform;
+  const file =
+    "path" in memory
+      ? await open(memory.path, memory.kind === "clone" ? "r" : "wx+", 0o600)
+      : undefined;
+  try {
+    const inherited = [state, file?.fd];
+    const args = [
+      ...launcherArguments(jail, {
+        ...platform,
+        ...options,
+        sockets: machineSockets(directory),
+        inherited: [Descriptor.state, Descriptor.memory].filter(
+          (_, index) => inherited[index] !== undefined,
+        ),
+      }),
+      room.binary,
+      ...commandLine({
+        ...platform,
+        ...options,
+        name: guestName(name, directory),
+        kernel: room.kernel,
+        initramfs: room.initramfs,
+        uuid,
+      }),
+    ];
+    return await startProcess(jail.launcher, args, directory, inherited);
+  } finally {
+    await file?.close();
+  }
+}
+
+/** The control group of one process; where there are none, nothing is done. */
+async function joinableGroup(
+  { jail: { groups }, accelerator }: Platform,
+  name: string,
+  shape: MachineShape,
+): Promise<{ join(pid: number): Promise<void>; leave(): Promise<void> }> {
+  const translation = accelerator === "tcg" ? TRANSLATION_CACHE_MIB : 0;
+  await groups?.create(name, groupLimits(shape, translation));
+  return {
+    join: async (pid) => groups?.join(name, pid),
+    leave: async () => groups?.remove(name),
+  };
+}
+
 /**
  * Connects to a machine that an earlier daemon started.
+ * @param groups that its control group is one of
  * @returns undefined when its process is gone
  * @throws {Unavailable} it runs, but does not answer
  * @throws {SystemError} the record is not one of this driver's
  */
 export async function reattach(
   record: MachineRecord,
+  sendFiles: SendFiles,
+  groups?: MachineGroups,
 ): Promise<QemuMachine | undefined> {
   const parsed = recordShape.safeParse(record);
   if (!parsed.success) {
@@ -169,13 +252,18 @@ export async function reattach(
   const identity = processIdentityShape.parse(parsed.data);
   if (!(await isRunning(identity))) return undefined;
   const args = await argumentsOf(identity.pid);
-  if (!args.includes(uuid) || !args.includes(`guest=${name}`)) {
+  const named = `guest=${guestName(name, "")}`;
+  if (!args.includes(uuid) || !args.some((arg) => arg.startsWith(named))) {
     return undefined;
   }
   const started = performance.now();
   const sockets = machineSockets(directory);
   try {
-    const qmp = await QmpClient.open(await connectSocket(sockets.qmp));
+    const qmp = await QmpClient.open(
+      await connectSocket(sockets.qmp),
+      undefined,
+      sendFiles,
+    );
     const answer = z
       .object({ UUID: z.string() })
       .parse(await qmp.execute("query-uuid"));
@@ -192,6 +280,7 @@ export async function reattach(
       agent: new SocketAgentClient(port, "running"),
       spans: [{ name: "reattach", ms: performance.now() - started }],
     });
+    void machine.exited.then(() => groups?.remove(uuid));
     await machine.checkStatus();
     return machine;
   } catch (error) {

@@ -10,7 +10,7 @@ import type {
   StartKind,
 } from "../index.js";
 import { ConsoleTail, panicMessage } from "./console.js";
-import { machineSockets } from "./command-line.js";
+import { machineSockets } from "./descriptors.js";
 import { costOf } from "./process-cost.js";
 import type { ProcessEnd, QemuProcess } from "./process.js";
 import { lastWords } from "./process.js";

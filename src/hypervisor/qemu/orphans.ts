@@ -1,9 +1,10 @@
 import { readdir } from "node:fs/promises";
 import { join, sep } from "node:path";
+import { guestName } from "./command-line.js";
 import { argumentsOf } from "./process-identity.js";
 
 /**
- * Ends the QEMU processes whose QMP socket lies under `root` and that none of `uuids` is of. A daemon
+ * Ends the QEMU processes whose folder was made under `root` and that none of `uuids` is of. A daemon
  * that was killed between starting a machine and recording it leaves such a process.
  * @returns the process IDs of those it ended
  */
@@ -12,11 +13,12 @@ export async function endOrphans(
   uuids: ReadonlySet<string>,
 ): Promise<number[]> {
   const ended: number[] = [];
-  const socket = `socket,id=qmp,path=${join(root, sep).replaceAll(",", ",,")}`;
+  const below = guestName("", join(root, sep));
   for (const name of await readdir("/proc")) {
     if (!/^\d+$/.test(name)) continue;
     const args = await argumentsOf(Number(name));
-    if (!args.some((argument) => argument.startsWith(socket))) continue;
+    const guest = args.find((argument) => argument.startsWith("guest="));
+    if (!guest?.includes(below)) continue;
     if (args.some((argument) => uuids.has(argument))) continue;
     try {
       process.kill(Number(name), "SIGKILL");

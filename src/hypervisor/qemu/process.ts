@@ -29,14 +29,14 @@ const LOG_TAIL = 4096;
 /**
  * Starts QEMU in a session of its own, so that it outlives the daemon; what it says goes to a file in
  * the machine's directory.
- * @param inherited becomes its descriptor 3
+ * @param inherited become its descriptors from 3 on; undefined: /dev/null
  * @throws {Unavailable} there is no such program, or it cannot be executed
  */
 export async function startProcess(
   binary: string,
   args: string[],
   directory: string,
-  inherited?: number,
+  inherited: (number | undefined)[] = [],
 ): Promise<QemuProcess> {
   const log = await open(join(directory, LOG_NAME), "a", 0o600);
   try {
@@ -47,7 +47,7 @@ export async function startProcess(
         "ignore",
         log.fd,
         log.fd,
-        ...(inherited === undefined ? [] : [inherited]),
+        ...inherited.map((descriptor) => descriptor ?? ("ignore" as const)),
       ],
       env: { PATH: process.env["PATH"] },
     });

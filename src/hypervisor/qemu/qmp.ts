@@ -1,7 +1,11 @@
 import type { Socket } from "node:net";
+import { constants } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import { getSystemErrorName } from "node:util";
 import split2 from "split2";
 import { z } from "zod";
 import { SystemError, Unavailable } from "../../errors.js";
+import type { SendFiles } from "./jail.js";
 
 /** Longest line QEMU may send, in characters. */
 const MAX_LINE = 1024 * 1024;
@@ -48,6 +52,7 @@ export class QmpClient {
   /** Resolves when the session is over, whoever ended it. */
   readonly closed: Promise<void>;
   readonly #socket: Socket;
+  readonly #sendFiles: SendFiles | undefined;
   readonly #pending = new Map<number, Pending>();
   #listeners: ((event: QmpEvent) => void)[] = [];
   #nextId = 1;
@@ -57,7 +62,8 @@ export class QmpClient {
   #greetingFailed!: (error: Error) => void;
   readonly #greeting: Promise<void>;
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, sendFiles: SendFiles | undefined) {
+    this.#sendFiles = sendFiles;
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
     this.#greeting = new Promise((resolve, reject) => {
       this.#greeted = resolve;
@@ -75,13 +81,15 @@ export class QmpClient {
 
   /**
    * Waits for QEMU's greeting (it comes when QEMU is set up) and enters command mode.
+   * @param sendFiles for `executeWith`
    * @throws {Unavailable} the connection ended before
    */
   static async open(
     socket: Socket,
     timeoutMs = DEFAULT_TIMEOUT_MS,
+    sendFiles?: SendFiles,
   ): Promise<QmpClient> {
-    const client = new QmpClient(socket);
+    const client = new QmpClient(socket, sendFiles);
     const timer = setTimeout(
       () => client.#end(`QEMU did not greet within ${timeoutMs} ms`),
       timeoutMs,
@@ -115,6 +123,44 @@ export class QmpClient {
   ): Promise<unknown> {
     if (this.#failure) return Promise.reject(this.#failure);
     const id = this.#nextId++;
+    this.#socket.write(commandLine(id, command, args));
+    return this.#answer(id, command, timeoutMs);
+  }
+
+  /**
+   * Like `execute`, for a command that takes an open file along.
+   * @param file its descriptor, to be kept open until this resolves
+   */
+  async executeWith(
+    file: number,
+    command: string,
+    args: Record<string, unknown> = {},
+  ): Promise<unknown> {
+    if (!this.#sendFiles) {
+      throw new SystemError("this session with QEMU takes no files");
+    }
+    for (;;) {
+      if (this.#failure) throw this.#failure;
+      // What node has not written yet would come behind.
+      if (this.#socket.writableLength === 0) {
+        const id = this.#nextId++;
+        const line = Buffer.from(commandLine(id, command, args));
+        const sent = this.#sendFiles(descriptorOf(this.#socket), line, [file]);
+        if (sent > 0) {
+          if (sent < line.length) this.#socket.write(line.subarray(sent));
+          return this.#answer(id, command, DEFAULT_TIMEOUT_MS);
+        }
+        if (-sent !== constants.errno.EAGAIN) {
+          throw new Unavailable(
+            `a file cannot be handed to QEMU: ${getSystemErrorName(sent)}`,
+          );
+        }
+      }
+      await sleep(1);
+    }
+  }
+
+  #answer(id: number, command: string, timeoutMs: number): Promise<unknown> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.#pending.delete(id);
@@ -125,9 +171,6 @@ export class QmpClient {
         );
       }, timeoutMs);
       this.#pending.set(id, { command, resolve, reject, timer });
-      this.#socket.write(
-        JSON.stringify({ execute: command, arguments: args, id }) + "\n",
-      );
     });
   }
 
@@ -176,4 +219,23 @@ export class QmpClient {
     this.#pending.clear();
     this.#resolveClosed();
   }
+}
+
+function commandLine(
+  id: number,
+  command: string,
+  args: Record<string, unknown>,
+): string {
+  return JSON.stringify({ execute: command, arguments: args, id }) + "\n";
+}
+
+/** Node tells the number of a socket's descriptor by no documented way. */
+function descriptorOf(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as {
+    _handle?: { fd?: unknown };
+  };
+  if (typeof handle?.fd !== "number" || handle.fd < 0) {
+    throw new SystemError("the connection to QEMU has no descriptor");
+  }
+  return handle.fd;
 }

@@ -1,5 +1,4 @@
 /** Saves a machine whole, memory and devices, for a later one to go on with; see saved.ts. */
-import { join } from "node:path";
 import { z } from "zod";
 import { Conflict } from "../../errors.js";
 import type { MachineRecord } from "../index.js";
@@ -28,10 +27,10 @@ export type SavedRecord = z.infer<typeof savedShape>;
 
 /** See {@link Machine.save}. */
 export async function saveMachine(
-  machine: { qmp: QmpClient; directory: string; record: MachineRecord },
+  machine: { qmp: QmpClient; record: MachineRecord },
   file: string,
 ): Promise<MachineRecord> {
-  const { qmp, directory } = machine;
+  const { qmp } = machine;
   const likeness = likenessShape.safeParse(machine.record);
   if (!likeness.success) {
     throw new Conflict(
@@ -48,9 +47,8 @@ export async function saveMachine(
     })
     .parse(version).qemu;
   const { enabled } = z.object({ enabled: z.boolean() }).parse(kvm);
-  const socket = join(directory, "state.sock");
   await withoutJoinedDisk(qmp, () =>
-    saveState(qmp, file, socket, "devices and memory"),
+    saveState(qmp, file, "devices and memory"),
   );
   return {
     driver: "qemu",

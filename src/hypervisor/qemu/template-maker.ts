@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Unavailable } from "../../errors.js";
 import type { NicBackend } from "./command-line.js";
-import { saveState } from "./device-state.js";
+import { identifyState, saveState } from "./device-state.js";
 import { launch, type Platform } from "./launch.js";
 import type { QemuMachine } from "./machine.js";
 import { type MachineShape, shapeName } from "./shape.js";
@@ -51,13 +51,9 @@ export async function makeTemplate(
     // The agent does the more before it answers to this.
     await Promise.race([machine.agent.request("hello", {}), ended(machine)]);
     await machine.pause();
-    const state = await saveState(
-      machine.qmp,
-      draft.stateFile,
-      join(directory, "state.sock"),
-    );
+    await saveState(machine.qmp, draft.stateFile);
     await machine.kill();
-    await draft.finish(state);
+    await draft.finish(await identifyState(draft.stateFile));
   } catch (error) {
     await machine?.kill();
     await draft.abandon().catch(() => undefined);
