@@ -1,6 +1,7 @@
 /*
  * Loaded into QEMU in its room, where there is neither /proc nor /dev: opening /dev/fd/N gives a duplicate
- * of descriptor N, as it would elsewhere, and /dev/kvm is descriptor 9.
+ * of descriptor N, as it would elsewhere; /dev/null is descriptor 0 (QEMU tries on it which locks there
+ * are, and locks disks accordingly), /dev/kvm is descriptor 9.
  *
  * A descriptor keeps the access it was opened with. QEMU before 8.2 opens a memory file for reading and
  * writing even if it maps it privately; what it gets of a template's memory can be read only, which the
@@ -20,6 +21,7 @@ static const char FOLDER[] = "/dev/fd/";
 
 static int open_path(const char *path, int flags, mode_t mode) {
   int inherited = -1;
+  if (!strcmp(path, "/dev/null")) inherited = STDIN_FILENO;
   if (!strcmp(path, "/dev/kvm")) inherited = KVM;
   if (!strncmp(path, FOLDER, sizeof FOLDER - 1)) {
     char *end;

@@ -222,7 +222,9 @@ export class QemuHypervisor implements Hypervisor {
   async #prepare(): Promise<Prepared> {
     const files = await this.#files();
     const ready = await this.#ready;
-    if (ready && ready.files !== files) this.#ready = undefined;
+    if (ready && (ready.files !== files || (await roomIsGone(ready)))) {
+      this.#ready = undefined;
+    }
     this.#ready ??= this.#examine(files).catch((error: unknown) => {
       this.#ready = undefined;
       throw error;
@@ -295,6 +297,11 @@ export class QemuHypervisor implements Hypervisor {
 
 function nicKind(nics: NicBackend[]): MachineShape["nics"] {
   return nics[0]?.kind === "tap" ? "tap" : "user";
+}
+
+async function roomIsGone({ platform }: Prepared): Promise<boolean> {
+  const { room } = platform.jail;
+  return room !== undefined && (await fileIdentity(room.directory)) === "";
 }
 
 function tapsOf(nics: NicBackend[]): string[] {

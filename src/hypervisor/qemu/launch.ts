@@ -107,7 +107,7 @@ export async function launch(
       throw error;
     },
   );
-  void process.ended.then(group.leave);
+  void process.ended.then(() => group.leave());
   spans.done("process");
   const kill = () => void process.kill();
   signal?.addEventListener("abort", kill);

@@ -3,7 +3,7 @@
  * made once, read-only when in use; nothing else of the host is in it.
  */
 import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import {
   chmod,
@@ -13,6 +13,7 @@ import {
   rename,
   rm,
   stat,
+  utimes,
 } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
@@ -23,6 +24,9 @@ import { fileIdentity } from "./host-identity.js";
 const FIRMWARE = ["qboot.rom", "bios-microvm.bin", "pvh.bin", "kvmvapic.bin"];
 /** Accelerators are modules in some builds of QEMU, beside its libraries. */
 const MODULES = /^accel-.*x86_64\.so$/;
+
+/** Rooms beyond so many go, those first that were not used for the longest time. */
+const MOST_ROOMS = 3;
 
 /** A room that is ready; all paths but `directory` are inside of it. */
 export interface Room {
@@ -47,7 +51,7 @@ const KERNEL = "/guest/vmlinux";
 const INITRAMFS = "/guest/initramfs.cpio";
 
 /**
- * Makes the room, unless there is one of the very same files, and removes others: machines that run keep
+ * Makes the room, unless there is one of the very same files, and removes old ones: machines that run keep
  * what they have open.
  * @throws {Unavailable} it cannot be found out what QEMU needs, or the room cannot be made
  */
@@ -72,16 +76,33 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
     if ((await fileIdentity(directory)) === "") {
       await furnish(directory, files);
     }
-    for (const other of await readdir(root)) {
-      if (other === name) continue;
-      await rm(join(root, other), { recursive: true, force: true });
-    }
+    const now = new Date();
+    await utimes(directory, now, now);
+    await tidy(root);
   } catch (error) {
     throw new Unavailable(
       `the root of machine processes cannot be made: ${(error as Error).message}`,
     );
   }
   return { directory, binary, kernel: KERNEL, initramfs: INITRAMFS };
+}
+
+/** Machines may be starting in a room that was the last one's until now. */
+async function tidy(root: string): Promise<void> {
+  const rooms = await Promise.all(
+    (await readdir(root)).map(async (name) => {
+      const directory = join(root, name);
+      const used = await stat(directory).then(
+        ({ mtimeMs }) => mtimeMs,
+        () => 0,
+      );
+      return { directory, used };
+    }),
+  );
+  rooms.sort((a, b) => b.used - a.used);
+  for (const { directory } of rooms.slice(MOST_ROOMS)) {
+    await rm(directory, { recursive: true, force: true });
+  }
 }
 
 /** Changes with the place or the content of any file. */
@@ -99,8 +120,7 @@ async function furnish(
   directory: string,
   files: Map<string, string>,
 ): Promise<void> {
-  const draft = `${directory}.draft`;
-  await rm(draft, { recursive: true, force: true });
+  const draft = `${directory}.${randomBytes(4).toString("hex")}`;
   await mkdir(draft, { recursive: true });
   for (const [to, from] of files) {
     const path = join(draft, to);
@@ -110,7 +130,13 @@ async function furnish(
     await chmod(path, mode & 0o111 ? 0o555 : 0o444);
   }
   await openToAll(draft);
-  await rename(draft, directory);
+  try {
+    await rename(draft, directory);
+  } catch (error) {
+    await rm(draft, { recursive: true, force: true });
+    // Who asked at the same time was faster.
+    if ((error as NodeJS.ErrnoException).code !== "ENOTEMPTY") throw error;
+  }
 }
 
 /** Folders have been made under the daemon's umask. */
