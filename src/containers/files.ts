@@ -23,6 +23,8 @@ import {
   machineMemory,
   setupOf,
 } from "./machine-spec.js";
+import { depth, type MountPoint } from "./mounts/mount-point.js";
+import { cleanPath } from "./mounts/specification.js";
 import { prepareMounts } from "./mounts/start.js";
 import { OfflineMachine } from "./offline-machine.js";
 
@@ -109,6 +111,9 @@ export class ContainerFiles {
     archive: Readable,
     options: ExtractOptions,
   ): Promise<void> {
+    if (mountAt(container.record.mounts ?? [], at)?.writable === false) {
+      throw new Forbidden("mounted volume is marked read-only");
+    }
     const { task, end } = await this.#begin(container, {
       do: "extract",
       path: at,
@@ -297,6 +302,17 @@ export class ContainerFiles {
     });
     return offline;
   }
+}
+
+/** The bind or volume that a path is in, as far as its name tells: links are the guest's to follow. */
+function mountAt(
+  mounts: readonly MountPoint[],
+  at: string,
+): MountPoint | undefined {
+  const path = `${cleanPath(`/${at}`)}/`.replace("//", "/");
+  return mounts
+    .filter(({ destination }) => path.startsWith(`${destination}/`))
+    .sort((a, b) => depth(b.destination) - depth(a.destination))[0];
 }
 
 function statOf({ stat }: RunningTask): PathStat {

@@ -4,6 +4,7 @@ import {
   chmodSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readFileSync,
   statSync,
   symlinkSync,
@@ -335,6 +336,36 @@ describe("containers that share a volume", () => {
       ...shell("true"),
     ]);
     assert.notEqual(out.code, 0);
+  });
+
+  test("docker cp reaches into volumes and binds of a stopped container, too", async () => {
+    const name = uniqueName("stopped");
+    const folder = mkdtempSync(path.join(environment().directory, "bind-"));
+    const file = path.join(folder, "file");
+    writeFileSync(file, "from the host\n");
+    await dockerOk([
+      ...["create", "--name", name, "--volumes-from", `${first}:ro`],
+      ...["-v", `${folder}:/bind`, ...shell("true")],
+    ]);
+    try {
+      await inside(first, "echo in the volume > /data/seen");
+      await dockerOk(["cp", `${name}:/data/seen`, path.join(folder, "seen")]);
+      assert.equal(
+        readFileSync(path.join(folder, "seen"), "utf8"),
+        "in the volume\n",
+      );
+      await dockerOk(["cp", file, `${name}:/bind/copy`]);
+      assert.equal(
+        readFileSync(path.join(folder, "copy"), "utf8"),
+        "from the host\n",
+      );
+      const refused = await docker(["cp", file, `${name}:/data/copy`]);
+      assert.equal(refused.code, 1);
+      assert.match(refused.stderr, /mounted volume is marked read-only/);
+      assert.equal(await inside(first, "ls /data | grep -c copy || true"), "0");
+    } finally {
+      await removeContainers(name);
+    }
   });
 
   test("keep them when the daemon is killed, and no server is left behind", async () => {
