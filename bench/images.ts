@@ -11,12 +11,16 @@ import type { NetworkSpace } from "./network-space.js";
 import { fileURLToPath } from "node:url";
 import { Background, findProgram, run } from "./processes.js";
 import type { Scratch } from "./scratch.js";
+import { toolsLayers } from "./tools-image.js";
 
 /** Where in the small image there are LINES_BYTES bytes of text. */
 export const LINES_PATH = "/data/lines.txt";
 export const LINES_BYTES = 8 * 1024 * 1024;
 const ENV = ["PATH=/bin"];
-const APPLETS = "sh true cat echo sleep head wc dd sync seq".split(" ");
+const APPLETS =
+  "sh true cat echo sleep head wc dd sync seq mkdir rm cp tar env uname wget".split(
+    " ",
+  );
 
 /** The large image: a distribution's size, in as many layers as images tend to have. */
 const LARGE_LAYERS = 5;
@@ -31,6 +35,8 @@ export interface Images {
   marker: string;
   large: string;
   largeImage: WrittenImage;
+  /** See tools-image.ts; made when it is asked for. @throws {Missing} a program is not installed */
+  tools(): Promise<string>;
 }
 
 /** Makes both images and serves them from a registry until the end. */
@@ -70,7 +76,17 @@ export async function serveImages(
     [[{ path: "marker", content: await markerProgram(scratch), mode: 0o755 }]],
     { Cmd: ["/marker"], Env: ENV },
   );
+  let tools: Promise<string> | undefined;
   return {
+    tools: () =>
+      (tools ??= (async () => {
+        const image = await writeImage(
+          await scratch.folder("image-tools"),
+          [busyboxLayer(), ...(await toolsLayers())],
+          { Cmd: ["sh"], Env: ["PATH=/usr/bin:/bin"] },
+        );
+        return push(image, "bench/tools");
+      })()),
     small: await push(small, "bench/small"),
     marker: await push(marker, "bench/marker"),
     large: await push(largeImage, "bench/large"),

@@ -18,6 +18,7 @@ import {
   type Baseline,
   instructionsMeasure,
 } from "./measures/instructions.js";
+import { networkMeasure } from "./measures/network.js";
 import { parallelMeasure } from "./measures/parallel.js";
 import { pullMeasure } from "./measures/pull.js";
 import { runMeasure } from "./measures/run.js";
@@ -41,6 +42,7 @@ const MEASURES: readonly Measure[] = [
   densityMeasure,
   instructionsMeasure,
   volumesMeasure,
+  networkMeasure,
 ];
 const PEERS = { dockerd: startDockerd, podman: findPodman };
 type PeerName = keyof typeof PEERS;
@@ -170,8 +172,12 @@ async function measure(scratch: Scratch, given: Options): Promise<Row[]> {
   }
   const rows: Row[] = [];
   for (const each of MEASURES) {
-    if (!given.only || given.only.includes(each.name)) {
+    if (given.only && !given.only.includes(each.name)) continue;
+    try {
       rows.push(...(await each.run(bench)));
+    } catch (error) {
+      if (!(error instanceof Missing)) throw error;
+      say(`skipped: ${each.name} (${error.message})`);
     }
   }
   return rows;
