@@ -146,10 +146,17 @@ function balloon(memory: GuestMemory): string[] {
     : [];
 }
 
+/**
+ * A processor says by ERMS and FSRM that `rep movsb` is the fast way to copy, and kernels and libraries then
+ * copy with it. TCG goes through it byte by byte: without the flags a pipe costs less than half as much.
+ */
 function accelerator(name: "kvm" | "tcg"): string[] {
   return name === "kvm"
     ? ["-accel", "kvm", "-cpu", "host"]
-    : ["-accel", `tcg,tb-size=${TRANSLATION_CACHE_MIB}`, "-cpu", "max"];
+    : [
+        ...["-accel", `tcg,tb-size=${TRANSLATION_CACHE_MIB}`],
+        ...["-cpu", "max,-erms,-fsrm"],
+      ];
 }
 
 /**
