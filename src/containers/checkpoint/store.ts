@@ -5,7 +5,6 @@
  */
 import { mkdir, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
-import writeFileAtomic from "write-file-atomic";
 import { z } from "zod";
 import {
   Conflict,
@@ -15,6 +14,7 @@ import {
 } from "../../errors.js";
 import type { MachineRecord } from "../../hypervisor/index.js";
 import type { Endpoint } from "../../networks/index.js";
+import { writeRecord } from "../../state-file.js";
 import type { Container } from "../container.js";
 import type { NetworkRequest } from "../record.js";
 
@@ -90,11 +90,7 @@ export async function draftCheckpoint(
   return {
     ...filesIn(draft),
     finish: async (record) => {
-      await writeFileAtomic(
-        path.join(draft, RECORD_FILE),
-        JSON.stringify(record, undefined, 2) + "\n",
-        { mode: 0o600 },
-      );
+      await writeRecord(path.join(draft, RECORD_FILE), record);
       await rename(draft, target);
     },
     abandon: () => rm(draft, { recursive: true, force: true }),
