@@ -13,7 +13,7 @@ MODULES := node_modules/.package-lock.json
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
 
-build: dist/.built build/agent build/hull-share build/hull-jail build/vmlinux build/tools/mkfs.erofs ## Build the daemon, the agent, the server of shared folders, the jail of QEMU, the guest kernel and the image tool
+build: dist/.built build/agent build/hull-share build/hull-jail build/vmlinux build/tools/mkfs.erofs build/rehearsal.erofs ## Build the daemon, the agent, the server of shared folders, the jail of QEMU, the guest kernel and the image tool
 
 kernel: build/vmlinux ## Build the guest kernel (build/vmlinux), or take it from the cache
 
@@ -74,6 +74,9 @@ build/hull-jail build/hull-descriptors.so build/hull-send.node &: jail/build $(J
 
 build/vmlinux: kernel/config.fragment kernel/build $(wildcard kernel/patches/*.patch) scripts/apt-private.sh
 	kernel/build $@
+
+build/rehearsal.erofs: agent/rehearsal/build agent/rehearsal/program.c | build/tools/mkfs.erofs
+	agent/rehearsal/build $@ build/tools/mkfs.erofs
 
 build/tools/mkfs.erofs: scripts/build-erofs-utils scripts/apt-private.sh
 	scripts/build-erofs-utils $@

@@ -19,33 +19,50 @@ export function namesOf(record: ContainerRecord): ContainerNames {
 }
 
 /**
- * Gives a container that starts its endpoints: the i-th network the machine's i-th tap.
+ * Gives a container that starts its endpoints: the i-th network the machine's i-th tap. Resolves when the
+ * guest can be told of them.
  * @param taps of the machine, by slot
+ * @returns what is to be waited for before a process of the container's runs: the host's part of it
  */
 export async function attachNetworks(
   container: Container,
   taps: readonly string[],
   networks: NetworkService,
-): Promise<void> {
+): Promise<{ connected: Promise<void> }> {
   const { record } = container;
+  const plugging: Promise<void>[] = [];
   record.taps = [...taps];
   record.endpoints = [];
-  for (const request of record.networks) {
-    const slot = record.endpoints.length;
-    const tap = taps[slot];
-    const endpoint = await networks.attach(namesOf(record), {
-      ...request,
-      ...(tap !== undefined && { tap }),
-    });
-    request.networkId = endpoint.networkId;
-    place(endpoint.interface, slot);
-    record.endpoints.push(endpoint);
+  try {
+    for (const request of record.networks) {
+      const slot = record.endpoints.length;
+      const tap = taps[slot];
+      const endpoint = await networks.attach(
+        namesOf(record),
+        { ...request, ...(tap !== undefined && { tap }) },
+        (plugged) => {
+          // Told to who waits for `connected`, or for an attachment that came later and failed.
+          plugged.catch(() => undefined);
+          plugging.push(plugged);
+        },
+      );
+      request.networkId = endpoint.networkId;
+      place(endpoint.interface, slot);
+      record.endpoints.push(endpoint);
+    }
+  } catch (error) {
+    await Promise.allSettled(plugging);
+    throw error;
   }
-  record.ports = await networks.ports.publish(
-    namesOf(record),
-    record.endpoints,
-    portRequests(record),
-  );
+  const published = networks.ports
+    .publish(namesOf(record), record.endpoints, portRequests(record))
+    .then((ports) => void (record.ports = ports));
+  plugging.push(published);
+  // QEMU is to be told of the ports that its user mode forwards.
+  if (record.endpoints.some(({ nic }) => nic?.kind === "user")) await published;
+  const connected = Promise.all(plugging).then(() => undefined);
+  connected.catch(() => undefined);
+  return { connected };
 }
 
 /** Puts an interface into a slot. */

@@ -17,7 +17,6 @@ import {
   machineCpus,
   machineMemory,
 } from "./machine-spec.js";
-
 import type { ContainerRecord } from "./record.js";
 import type { StartTrace } from "./start-trace.js";
 
@@ -28,17 +27,25 @@ export interface MachineStartOptions {
   defaults: MachineDefaults;
 }
 
+export interface StartedMachine {
+  machine: Machine;
+  /** Resolves when the host's part of its networks is in place. */
+  connected: Promise<void>;
+}
+
 /**
  * Starts a container's machine, up to the agent's first answer.
  * @param directory where the machine is to have its sockets
  */
-export function startMachine(
+export async function startMachine(
   container: Container,
   directory: string,
   options: MachineStartOptions,
   trace: StartTrace,
-): Promise<Machine> {
-  return trace.machine(start(container, directory, options, trace));
+): Promise<StartedMachine> {
+  const starting = start(container, directory, options, trace);
+  await trace.machine(starting.then(({ machine }) => machine));
+  return starting;
 }
 
 async function start(
@@ -46,19 +53,24 @@ async function start(
   directory: string,
   options: MachineStartOptions,
   trace: StartTrace,
-): Promise<Machine> {
+): Promise<StartedMachine> {
   const { record } = container;
   const { images, hypervisor, networks, defaults } = options;
   const blank = hypervisor.prepare({
     memoryBytes: machineMemory(record.hostConfig, defaults),
     vcpus: machineCpus(record.hostConfig, defaults),
   });
+  const network = blank.then(({ taps }) =>
+    attachNetworks(container, taps, networks),
+  );
+  const cable = trace.span(
+    "network",
+    network.then(({ connected }) => connected),
+  );
+  cable.catch(() => undefined);
   const work = [
     trace.span("image", images.disk(record.imageId)),
-    trace.span(
-      "network",
-      blank.then(({ taps }) => attachNetworks(container, taps, networks)),
-    ),
+    trace.span("addresses", network),
     trace.span("folder", freshDirectory(directory)),
     trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
   ] as const;
@@ -70,22 +82,28 @@ async function start(
     faultPoint("start.attached");
   } catch (error) {
     // What is under way comes to its end before it is undone.
-    await Promise.allSettled(work);
+    await Promise.allSettled([...work, cable]);
     machine?.discard();
     throw error;
   }
-  return machine.start({
-    id: record.id,
-    directory,
-    disks: [
-      image,
-      {
-        parts: [{ path: container.writableDisk, bytes: record.diskBytes }],
-        readonly: false,
-      },
-    ],
-    forwards: forwardsOf(record),
-  });
+  try {
+    const started = await machine.start({
+      id: record.id,
+      directory,
+      disks: [
+        image,
+        {
+          parts: [{ path: container.writableDisk, bytes: record.diskBytes }],
+          readonly: false,
+        },
+      ],
+      forwards: forwardsOf(record),
+    });
+    return { machine: started, connected: cable };
+  } catch (error) {
+    await Promise.allSettled([cable]);
+    throw error;
+  }
 }
 
 /** Ports that user mode forwards. */

@@ -19,6 +19,7 @@ import { Volumes } from "../volumes/index.js";
 import type { Container } from "./container.js";
 import { createRequestSchema } from "./create-request.js";
 import { ContainerService } from "./service.js";
+import { WritableDisks } from "./writable-disk.js";
 import { TestHypervisor } from "./test-machine.js";
 import { inspectView } from "./views.js";
 
@@ -77,6 +78,7 @@ function makeService(): ContainerService {
   return new ContainerService({
     dataRoot: path.join(root, "data"),
     execRoot: path.join(root, "run"),
+    disks: new WritableDisks(path.join(root, "data")),
     images: {
       get: (reference) => {
         if (reference.startsWith("box")) return Promise.resolve(IMAGE);

@@ -35,11 +35,12 @@ import { type StartObserver, StartTraces } from "./start-traces.js";
 import { ContainerStore } from "./store.js";
 import { type ContainerSize, sizeOf } from "./size.js";
 import { updateContainer, type UpdateRequest } from "./update.js";
-import { WritableDisks } from "./writable-disk.js";
+import type { WritableDisks } from "./writable-disk.js";
 
 export interface ContainerServiceOptions {
   dataRoot: string;
   execRoot: string;
+  disks: WritableDisks;
   images: ImageSource;
   hypervisor: Hypervisor;
   networks: NetworkService;
@@ -62,12 +63,10 @@ export class ContainerService implements ImageUsage, VolumeUsage {
   readonly #options: ContainerServiceOptions;
   readonly #index = new ContainerIndex();
   readonly #store: ContainerStore;
-  readonly #disks: WritableDisks;
 
   constructor(options: ContainerServiceOptions) {
     this.#options = options;
     this.#store = new ContainerStore(options.dataRoot, options.log);
-    this.#disks = new WritableDisks(options.dataRoot);
     this.tell = teller(options.events);
     this.execs = new Execs(this.tell);
     this.traces = new StartTraces(options.log, options.startObserver);
@@ -169,7 +168,10 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       faultPoint("create.folder");
       const container = new Container(record, this.#store, log);
       if (warning) container.warnings.push(warning);
-      await this.#disks.create(container.writableDisk, record.diskBytes);
+      await this.#options.disks.create(
+        container.writableDisk,
+        record.diskBytes,
+      );
       faultPoint("create.disk");
       await container.save();
       faultPoint("create.recorded");

@@ -1,9 +1,10 @@
 /**
  * The disk a container writes to: a sparse file with an empty ext4, made by the host before any guest
- * saw it and never opened by the host again. `mke2fs` runs once for each size; containers get copies.
+ * saw it and never opened by the host again. `mke2fs` runs once for each size; containers get copies, of
+ * which some are made before they are needed.
  */
 import { execFile } from "node:child_process";
-import { mkdir, open, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { SystemError } from "../errors.js";
@@ -22,19 +23,42 @@ const MKE2FS = [
   "assume_storage_prezeroed=1,nodiscard,packed_meta_blocks=1,lazy_journal_init=1",
 ];
 
+/** How many copies of the size that was asked for last lie ready. */
+const SPARES = 2;
+/** Copies are made so long after the last one was taken, in ms: containers that start go first. */
+const QUIET_MS = 500;
+
 export class WritableDisks {
   readonly #directory: string;
   readonly #blanks = new Map<number, Promise<string>>();
+  /** Paths of copies that are nobody's. */
+  #spares: string[] = [];
+  #spareBytes = 0;
+  #cleared: Promise<void> | undefined;
+  #made = 0;
+  #restocking = false;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(dataRoot: string) {
     this.#directory = path.join(dataRoot, "blank");
   }
 
   /**
-   * Makes a fresh writable disk of `bytes` at `target`.
+   * Makes a fresh writable disk of `bytes` at `target`, a path below the data root.
    * @throws {SystemError} with the failing program's own words, e.g. that the disk is full
    */
   async create(target: string, bytes: number): Promise<void> {
+    const spare = bytes === this.#spareBytes ? this.#spares.pop() : undefined;
+    if (spare === undefined) await this.copy(target, bytes);
+    else await rename(spare, target);
+    this.#restockLater(bytes);
+  }
+
+  /**
+   * Likewise, on whatever file system.
+   * @throws {SystemError} as `create`
+   */
+  async copy(target: string, bytes: number): Promise<void> {
     let blank = this.#blanks.get(bytes);
     if (!blank) {
       blank = this.#makeBlank(bytes);
@@ -44,8 +68,39 @@ export class WritableDisks {
     await copyDisk(await blank, target);
   }
 
+  #restockLater(bytes: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      // Whoever needs a disk hears why none can be made.
+      void this.#restock(bytes).catch(() => undefined);
+    }, QUIET_MS).unref();
+  }
+
+  async #restock(bytes: number): Promise<void> {
+    if (this.#restocking) return;
+    this.#restocking = true;
+    try {
+      if (bytes !== this.#spareBytes) {
+        const others = this.#spares.splice(0);
+        this.#spareBytes = bytes;
+        await Promise.all(others.map((spare) => rm(spare, { force: true })));
+      }
+      while (this.#spares.length < SPARES) {
+        const spare = path.join(this.#directory, `spare-${this.#made++}.img`);
+        await this.copy(spare, bytes).catch(async (error: unknown) => {
+          await rm(spare, { force: true });
+          throw error;
+        });
+        this.#spares.push(spare);
+      }
+    } finally {
+      this.#restocking = false;
+    }
+  }
+
   async #makeBlank(bytes: number): Promise<string> {
     await mkdir(this.#directory, { recursive: true, mode: 0o710 });
+    await (this.#cleared ??= this.#removeOld());
     const blank = path.join(this.#directory, `ext4-${bytes}.img`);
     // Made anew by each daemon: cheaper than proving that an old one is whole.
     const temporary = `${blank}.tmp`;
@@ -60,6 +115,13 @@ export class WritableDisks {
       throw error;
     }
     return blank;
+  }
+
+  /** What an earlier daemon left. */
+  async #removeOld(): Promise<void> {
+    for (const name of await readdir(this.#directory)) {
+      await rm(path.join(this.#directory, name), { force: true });
+    }
   }
 }
 

@@ -162,6 +162,7 @@ function defaultConfig(places: Places): Config {
     hosts: [`unix://${places.socket}`],
     accel: "auto",
     templates: "on",
+    warm: 2,
     memory: 512 * 1024 ** 2,
     cpus: 1,
     "disk-size": 10 * 1024 ** 3,

@@ -3,7 +3,9 @@ import { chmod, mkdir, realpath, rm } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
 import type { Container } from "../containers/container.js";
+import { StartRehearsal } from "../containers/rehearsal.js";
 import { ContainerService } from "../containers/service.js";
+import { WritableDisks } from "../containers/writable-disk.js";
 import { authRoutes } from "../engine-api/auth.js";
 import { checkpointRoutes } from "../engine-api/checkpoints.js";
 import { containerRoutes } from "../engine-api/containers.js";
@@ -125,6 +127,7 @@ export class Daemon {
     });
     this.#closers.push(() => networks.close());
 
+    const disks = new WritableDisks(dataRoot);
     const hypervisor = new QemuHypervisor({
       kernel: config.kernel,
       initramfs: config.initramfs,
@@ -134,6 +137,14 @@ export class Daemon {
       machineRoot: path.join(execRoot, "m"),
       taps: networks,
       templates: config.templates === "on",
+      warm: {
+        machines: config.warm,
+        rehearsal: new StartRehearsal({
+          image: PRODUCTS.rehearsal,
+          disks,
+          diskBytes: config["disk-size"],
+        }),
+      },
       jail: {
         programs: PRODUCTS.jail,
         unconfined: config["unsafe-unconfined-machines"],
@@ -173,10 +184,12 @@ export class Daemon {
     const metrics: EngineMetrics = new EngineMetrics({
       version: build.version,
       states: () => containers.all().map(({ record }) => record.state.status),
+      warmMachines: () => hypervisor.warmMachines,
     });
     const containers: ContainerService = new ContainerService({
       dataRoot,
       execRoot,
+      disks,
       images,
       hypervisor,
       networks,

@@ -19,6 +19,7 @@ export const INSTALLATION = findRoot(import.meta.dirname);
 export const PRODUCTS = {
   kernel: path.join(INSTALLATION, "build/vmlinux"),
   initramfs: path.join(INSTALLATION, "build/initramfs.cpio"),
+  rehearsal: path.join(INSTALLATION, "build/rehearsal.erofs"),
   shareServer: path.join(INSTALLATION, "build/hull-share"),
   /** What machines are started by, see jail/build. */
   jail: {

@@ -35,6 +35,7 @@ export const Settings = z
     pidfile: text,
     accel: z.enum(["auto", "kvm", "tcg"]),
     templates: z.enum(["on", "off"]),
+    warm: integer(0, 100),
     memory: size("64m"),
     cpus: integer(1, 255),
     "disk-size": size("64m"),
@@ -134,6 +135,11 @@ export const FLAGS: readonly Flag[] = [
     "templates",
     "--templates <on|off>",
     "restore machines from a template instead of booting each",
+  ),
+  option(
+    "warm",
+    "--warm <n>",
+    "machines of the default size that stand ready, so that a container starts at once; 0: none",
   ),
   option(
     "memory",

@@ -29,6 +29,8 @@ export interface Hypervisor {
    * @throws {Conflict} it was saved on another hypervisor
    */
   prepareSaved(saved: SavedMachine): Promise<BlankMachine>;
+  /** How many machines stand ready. */
+  readonly warmMachines: number;
   /** Ends the machines that are nobody's; those of containers stay. */
   close(): Promise<void>;
   /**
@@ -78,6 +80,17 @@ export interface BlankMachine {
   start(spec: MachineSpec): Promise<Machine>;
   /** Nobody needs it after all. */
   discard(): void;
+}
+
+/**
+ * What a machine does once before it stands ready in the warm pool: a start with throw-away disks, so
+ * that the code on the way of a start is warm. Nothing of it is left in the machine.
+ */
+export interface Rehearsal {
+  /** Makes the disks. @param directory of the machine, which goes when it ends */
+  disks(directory: string): Promise<Disk[]>;
+  /** Runs a container to its end. */
+  run(agent: AgentClient): Promise<void>;
 }
 
 /** Where a machine's tap devices come from; see `NetworkService`. */

@@ -20,6 +20,7 @@ test("starts are counted by kind, failures and fallbacks apart", async (t) => {
   const metrics = new EngineMetrics({
     version: "1",
     states: () => ["running", "running", "exited"],
+    warmMachines: () => 3,
   });
   metrics.ended(REPORT);
   metrics.firstByte({ ...REPORT, firstByteMs: 30 });
@@ -42,6 +43,7 @@ test("starts are counted by kind, failures and fallbacks apart", async (t) => {
   for (const expected of [
     'hull_engine_info{version="1"} 1',
     'hull_containers{state="running"} 2',
+    "hull_warm_machines 3",
     'hull_containers{state="exited"} 1',
     'hull_containers{state="paused"} 0',
     'hull_container_starts_total{kind="warm"} 1',

@@ -24,6 +24,8 @@ export interface EngineMetricsOptions {
   version: string;
   /** Every container's state. */
   states: () => readonly string[];
+  /** Machines that stand ready. */
+  warmMachines: () => number;
 }
 
 export class EngineMetrics implements StartObserver {
@@ -37,7 +39,7 @@ export class EngineMetrics implements StartObserver {
   readonly #spanSeconds: Histogram<"kind" | "span">;
   readonly #requestSeconds: Histogram<"method" | "route" | "status">;
 
-  constructor({ version, states }: EngineMetricsOptions) {
+  constructor({ version, states, warmMachines }: EngineMetricsOptions) {
     const registers = [this.registry];
     new Gauge({
       name: "hull_engine_info",
@@ -55,6 +57,14 @@ export class EngineMetrics implements StartObserver {
         for (const state of STATES) {
           this.set({ state }, all.filter((one) => one === state).length);
         }
+      },
+    });
+    new Gauge({
+      name: "hull_warm_machines",
+      help: "Machines that stand ready for containers",
+      registers,
+      collect() {
+        this.set(warmMachines());
       },
     });
     new Gauge({

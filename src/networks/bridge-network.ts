@@ -13,6 +13,7 @@ import type {
   ContainerNames,
   Endpoint,
   NetworkInfo,
+  PlugLater,
 } from "./index.js";
 import {
   canonical,
@@ -234,8 +235,12 @@ export class BridgeNetwork implements Network {
   async attach(
     container: ContainerNames,
     request: AttachRequest,
+    plugLater?: PlugLater,
   ): Promise<Endpoint> {
-    const { taps, guests, resolvers } = this.#host;
+    const { taps, resolvers } = this.#host;
+    const resolv = await resolvers.read(
+      this.#predefined ? undefined : this.#nameserver,
+    );
     this.#endpoints.refuseTwice(container, this.name);
     if (!request.again) this.check(request);
     this.#dropUnclaimed(container.id);
@@ -244,24 +249,36 @@ export class BridgeNetwork implements Network {
     const device =
       tap ?? taps.nameFor(container.id, this.#predefined ? undefined : this.id);
     const endpoint = this.#endpoint(lease, device, request);
+    Object.assign(endpoint, resolv);
+    if (this.#nameServer) endpoint.named = true;
     // Known from now on: a second attach is refused and removeOrphans leaves the tap alone.
     this.#add(container, endpoint, request);
+    const plugged = this.#plug(container, endpoint, device, tap !== undefined);
+    if (plugLater) plugLater(plugged);
+    else await plugged;
+    this.#save();
+    return endpoint;
+  }
+
+  /** @throws {Unavailable} the host refused; then the endpoint is taken back */
+  async #plug(
+    container: ContainerNames,
+    endpoint: Endpoint,
+    device: string,
+    spare: boolean,
+  ): Promise<void> {
+    const { taps, guests, spareTaps } = this.#host;
     try {
-      const [resolv] = await Promise.all([
-        resolvers.read(this.#predefined ? undefined : this.#nameserver),
+      await Promise.all([
         guests.admit(device, guestOf(endpoint)),
-        taps.plug(device, this.#socket, tap !== undefined),
+        taps.plug(device, this.#socket, spare),
       ]);
-      Object.assign(endpoint, resolv);
-      if (this.#nameServer) endpoint.named = true;
     } catch (error) {
       this.#remove(container.id);
-      if (tap !== undefined) this.#host.spareTaps.add(tap);
+      if (spare) spareTaps.add(device);
       void this.#dismiss(device);
       throw refusal(error);
     }
-    this.#save();
-    return endpoint;
   }
 
   async detach(containerId: string, keepTap = false): Promise<boolean> {

@@ -3,6 +3,8 @@ import type { InterfaceSetup } from "../../protocol/index.js";
 import type { Nic } from "../hypervisor/index.js";
 import type { CreateNetworkRequest } from "./create-request.js";
 
+export type PlugLater = (plugged: Promise<void>) => void;
+
 export interface NetworkService {
   /**
    * Whether a container may be made with this network mode. An unknown name is no error here: as in
@@ -13,12 +15,18 @@ export interface NetworkService {
   /**
    * Gives a container an endpoint: address lease, MAC, and the host's end of the cable. `default` means
    * the network `bridge`, `none` gives an endpoint without a NIC.
+   * @param plugLater takes what is still under way when the endpoint is known: putting the cable in. It
+   *   rejects as `attach` does without it. For who has other things to do meanwhile
    * @throws {NotFound} no such network
    * @throws {InvalidParameter} as `check`
    * @throws {Forbidden} the container is on the network already, or another one has the address
    * @throws {Unavailable} the host refused (no root, no tun device, no free address), saying what is missing
    */
-  attach(container: ContainerNames, request: AttachRequest): Promise<Endpoint>;
+  attach(
+    container: ContainerNames,
+    request: AttachRequest,
+    plugLater?: PlugLater,
+  ): Promise<Endpoint>;
   /**
    * Takes back what others find a container by, its names and its published ports: its process has ended.
    * Never throws.

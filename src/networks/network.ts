@@ -4,6 +4,7 @@ import type {
   ContainerNames,
   Endpoint,
   NetworkInfo,
+  PlugLater,
 } from "./index.js";
 
 export interface Network {
@@ -12,10 +13,15 @@ export interface Network {
   info(): NetworkInfo;
   /**
    * Gives a container its endpoint.
+   * @param plugLater see `NetworkService.attach`
    * @throws {Forbidden} it has one already, or another one has the address
    * @throws {Unavailable} no address is free, or the host refused
    */
-  attach(container: ContainerNames, request: AttachRequest): Promise<Endpoint>;
+  attach(
+    container: ContainerNames,
+    request: AttachRequest,
+    plugLater?: PlugLater,
+  ): Promise<Endpoint>;
   /**
    * Takes a container's endpoint back, if it has one.
    * @param keepTap the machine goes on running, with a tap that is then on no network

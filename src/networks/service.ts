@@ -30,6 +30,7 @@ import type {
   Endpoint,
   NetworkInfo,
   NetworkService,
+  PlugLater,
 } from "./index.js";
 import type { Network } from "./network.js";
 import { NoneNetwork } from "./none-network.js";
@@ -146,10 +147,11 @@ export class Networks implements NetworkService {
   async attach(
     container: ContainerNames,
     request: AttachRequest,
+    plugLater?: PlugLater,
   ): Promise<Endpoint> {
     this.check(request.network);
     const network = this.#find(request.network);
-    const endpoint = await network.attach(container, request);
+    const endpoint = await network.attach(container, request, plugLater);
     this.#tell("connect", network, { container: container.id });
     return endpoint;
   }

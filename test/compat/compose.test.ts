@@ -346,9 +346,13 @@ async function inventory(): Promise<string[]> {
     readdirSync(folder, { recursive: true, withFileTypes: true }).map((entry) =>
       path.join(entry.parentPath, entry.name),
     );
+  const spares = daemon.spares();
+  const spareTaps = spares.flatMap(({ taps }) => taps);
   return [
-    ...readdirSync("/sys/class/net").filter((name) =>
-      name.startsWith(`hl${main.Id.slice(0, 3)}`),
+    ...readdirSync("/sys/class/net").filter(
+      (name) =>
+        name.startsWith(`hl${main.Id.slice(0, 3)}`) &&
+        !spareTaps.includes(name),
     ),
     ...networks.map(({ Id }) => `network ${Id}`),
     ...rules.filter((line) => !line.includes("expires")),
@@ -356,7 +360,9 @@ async function inventory(): Promise<string[]> {
     ...["containers", "volumes", "networks"].flatMap((kind) =>
       files(path.join(daemon.dataRoot, kind)),
     ),
-    ...files(daemon.execRoot),
+    ...files(daemon.execRoot).filter(
+      (name) => !spares.some(({ folder }) => name.includes(`/${folder}`)),
+    ),
   ].filter((name) => !/\/exec\/m$|\/ports\.json$/.test(name));
 }
 

@@ -2,35 +2,40 @@
 import assert from "node:assert/strict";
 import { readdirSync, truncateSync, writeFileSync } from "node:fs";
 import path from "node:path";
-import { after, describe, test } from "node:test";
-import { api } from "./harness/api.js";
-import { Daemon } from "./harness/daemon.js";
-import { dockerOk, removeContainers, uniqueName } from "./harness/docker.js";
-import { busybox } from "./harness/environment.js";
+import { after, before, describe, test } from "node:test";
+import { Daemon, traceOf } from "./harness/daemon.js";
+import { dockerOk, uniqueName } from "./harness/docker.js";
+import { environment, imageRef } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
+const IMAGE = imageRef("busybox");
+
 describe("machine templates", { timeout: 240_000 }, () => {
-  const names: string[] = [];
-  after(() => removeContainers(...names));
+  const bridge = `htp${process.pid}`;
+  const daemon = new Daemon(path.join(environment().directory, "t"));
+  const docker = (...args: string[]) => dockerOk(args, { host: daemon.host });
+
+  before(async () => {
+    await daemon.start([
+      ...["--warm", "0"],
+      ...(environment().root ? ["--bridge", bridge] : []),
+    ]);
+    await docker("pull", IMAGE);
+  });
+  after(() => daemon.destroy());
 
   /** Runs a container. @returns how its machine came up, and what it said */
   async function run(...command: string[]) {
     const name = uniqueName("template");
-    names.push(name);
-    const stdout = await dockerOk([
-      "run",
-      "--name",
-      name,
-      busybox(),
-      ...command,
-    ]);
-    const { json } = await api("GET", `/hull/containers/${name}/start-trace`);
-    return { kind: (json as { kind: string }).kind, stdout };
+    const stdout = await docker("run", "--name", name, IMAGE, ...command);
+    const { kind } = traceOf(daemon, name);
+    await docker("rm", name);
+    return { kind, stdout };
   }
 
   /** The folder of the default machines' template, once it is made. */
   async function template(): Promise<string> {
-    const root = path.join(Daemon.shared().dataRoot, "templates");
+    const root = path.join(daemon.dataRoot, "templates");
     let folder = "";
     await eventually(
       () => {
@@ -46,7 +51,7 @@ describe("machine templates", { timeout: 240_000 }, () => {
   }
 
   const complaints = () =>
-    Daemon.shared()
+    daemon
       .logTail(100_000)
       .split("\n")
       .filter((line) => line.includes("a machine template is not used"));

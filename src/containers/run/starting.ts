@@ -89,14 +89,30 @@ export class Starting {
     trace: StartTrace,
     mounts: Mounts,
   ): Promise<void> {
-    const { record } = container;
     const directory = machineDirectory(this.#context.execRoot, container);
-    const machine = await startMachine(
+    const { machine, connected } = await startMachine(
       container,
       directory,
       this.#context,
       trace,
     );
+    try {
+      await this.#runIn(machine, connected, container, trace, mounts);
+    } catch (error) {
+      // What is under way comes to its end before it is undone.
+      await Promise.allSettled([connected]);
+      throw error;
+    }
+  }
+
+  async #runIn(
+    machine: Machine,
+    connected: Promise<void>,
+    container: Container,
+    trace: StartTrace,
+    mounts: Mounts,
+  ): Promise<void> {
+    const { record } = container;
     faultPoint("start.launched");
     container.machine = machine;
     container.nextProcess = INIT_PROCESS + 1;
@@ -105,9 +121,13 @@ export class Starting {
     const startedAt = timestamp();
     record.run = { startedAt };
     // On disk while the guest works: a daemon killed from here on finds the machine again.
-    const saved = container.save().then(() => faultPoint("start.recorded"));
+    const saved = connected
+      .then(() => container.save())
+      .then(() => faultPoint("start.recorded"));
+    saved.catch(() => undefined);
     this.#watch(container, machine);
     container.stdio.connectOutput(machine.agent, INIT_PROCESS);
+    const directory = machineDirectory(this.#context.execRoot, container);
     await trace.span("shares", mounts.serve(machine.shareSocket, directory));
     faultPoint("start.greeted");
     const setup = trace.setup(
@@ -115,11 +135,14 @@ export class Starting {
         machine.agent.request("setup", setupOf(record, mounts.shares)),
       ),
     );
-    const spawn = machine.agent.request("spawn", initSpawn(record));
+    const spawn = connected.then(() => {
+      const started = machine.agent.request("spawn", initSpawn(record));
+      container.stdio.connectInput(
+        record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
+      );
+      return started;
+    });
     const requests = Promise.all([setup, trace.after(setup, "exec", spawn)]);
-    container.stdio.connectInput(
-      record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
-    );
     await Promise.all([requests, trace.span("record", saved)]);
     faultPoint("start.spawned");
     record.state.startedAt = startedAt;

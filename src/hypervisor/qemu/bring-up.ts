@@ -60,6 +60,40 @@ export async function bringUp(
 }
 
 /**
+ * A machine of the warm pool goes on; one that cannot is replaced.
+ * @param nics its own: another machine takes them over
+ * @throws {Unavailable} as `bringUp`
+ */
+export async function goOn(
+  machine: QemuMachine,
+  on: TemplatePlatform,
+  shape: MachineShape,
+  nics: NicBackend[],
+  options: BringUpOptions,
+): Promise<QemuMachine> {
+  const began = performance.now();
+  try {
+    await machine.resume();
+  } catch (error) {
+    await machine.kill();
+    const reason = (error as Error).message;
+    options.log.warn(
+      { reason },
+      "a machine of the warm pool does not go on: another one is started",
+    );
+    const other = await bringUp(on, shape, nics, options);
+    other.fallback ??= reason;
+    return other;
+  }
+  // What it took to bring it up was nobody's time.
+  machine.spans.length = 0;
+  machine.spans.push({ name: "resume", ms: performance.now() - began });
+  machine.startKind = "warm";
+  options.counts.warm++;
+  return machine;
+}
+
+/**
  * @returns why it does not work, which is in the log then; undefined when there is no template
  */
 export async function restore(

@@ -2,6 +2,7 @@
 import { randomInt } from "node:crypto";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
+import { z } from "zod";
 import { InvalidParameter } from "../../errors.js";
 import type { QmpClient } from "./qmp.js";
 
@@ -69,4 +70,12 @@ export async function handFile(
   } finally {
     await file.close();
   }
+}
+
+const fdSets = z.array(z.object({ "fdset-id": z.int() }));
+
+/** Has QEMU close all files it was handed, but for those in use. */
+export async function takeFilesBack(qmp: QmpClient): Promise<void> {
+  const sets = fdSets.parse(await qmp.execute("query-fdsets"));
+  await Promise.all(sets.map((set) => qmp.execute("remove-fd", set)));
 }

@@ -10,6 +10,7 @@ import type {
   Machine,
   MachineRecord,
   MachineSize,
+  Rehearsal,
   SavedMachine,
   Taps,
 } from "../index.js";
@@ -20,6 +21,8 @@ import {
   bringUp,
   type BringUpCounts,
   type BringUpOptions,
+  goOn,
+  restore,
 } from "./bring-up.js";
 import type { NicBackend } from "./command-line.js";
 import { readGuestFile } from "./guest-image.js";
@@ -32,12 +35,15 @@ import {
   openJail,
 } from "./jail.js";
 import { reattach } from "./launch.js";
-import { checkHostMemory, memoryMiB } from "./memory.js";
+import type { QemuMachine } from "./machine.js";
+import { availableShare, checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
+import { rehearse } from "./rehearse.js";
 import { bringBack, checkSaved, SavedBlank } from "./saved.js";
-import { type MachineShape, shapeOf } from "./shape.js";
+import { type MachineShape, shapeName, shapeOf } from "./shape.js";
 import { type TemplatePlatform, Templates } from "./templates.js";
 import { hostTscKhz } from "./tsc.js";
+import { type Pooled, WarmPool } from "./warm-pool.js";
 
 const TCG_WARNING =
   "WARNING: Containers run under TCG emulation, which QEMU does not consider a security boundary: run trusted images only, or use a host with KVM";
@@ -61,6 +67,8 @@ export interface QemuOptions {
   taps?: Taps;
   /** Default: true. False: every machine is booted. */
   templates?: boolean;
+  /** How many machines of the expected size stand ready, and what they do before. Default: none. */
+  warm?: { machines: number; rehearsal: Rehearsal };
   log: Logger;
   jail: JailOptions;
   /** Default: qemu-system-x86_64 of the PATH. */
@@ -85,6 +93,10 @@ export class QemuHypervisor implements Hypervisor {
   readonly #options: QemuOptions;
   readonly #templates: Templates;
   readonly #bringUp: BringUpOptions;
+  readonly #pool: WarmPool<QemuMachine>;
+  /** The size that the pool's machines have. */
+  #expected: MachineSize | undefined;
+  #nicKind: Promise<MachineShape["nics"]> | undefined;
   #ready: Promise<Prepared> | undefined;
   #groups: Promise<Groups> | undefined;
 
@@ -105,29 +117,44 @@ export class QemuHypervisor implements Hypervisor {
       counts: this.counts,
       log,
     };
+    const { machines = 0, rehearsal } = options.warm ?? {};
+    this.#pool = new WarmPool({
+      size: options.templates === false ? 0 : machines,
+      make: async () => rehearsal && this.#makeWarm(rehearsal),
+      discarded: ({ nics }) => this.#discardTaps(tapsOf(nics)),
+      availableMemory: availableShare,
+      log,
+    });
   }
 
   async info(): Promise<HypervisorInfo> {
     return (await this.#prepare()).info;
   }
 
-  /** Makes the template of such machines in the background, unless it is there. */
+  get warmMachines(): number {
+    return this.#pool.length;
+  }
+
+  /** Makes the template of such machines in the background, unless it is there, and fills the pool. */
   async expect(size: MachineSize): Promise<void> {
-    const on = await this.#prepare();
-    const shape = shapeOf(size, await this.#nicKind());
+    this.#expected = size;
+    const { on, shape } = await this.#kind(size);
     const template = await this.#templates.open(on, shape);
     if (template) await template.state.close();
     else await this.#templates.make(on, shape);
+    await this.#pool.fill();
   }
 
   async prepare(size: MachineSize): Promise<BlankMachine> {
-    const on = await this.#prepare();
+    const { on, shape } = await this.#kind(size);
     await checkHostMemory(memoryMiB(size.memoryBytes));
-    const nics = await this.#nics();
-    const shape = shapeOf(size, nicKind(nics));
+    const warm = await this.#takeWarm(on, shape);
+    const nics = warm?.nics ?? (await this.#nics());
     const taps = tapsOf(nics);
+    const machine = warm
+      ? goOn(warm.machine, on, shape, nics, this.#bringUp)
+      : bringUp(on, shape, nics, this.#bringUp);
     const discardTaps = () => this.#discardTaps(taps);
-    const machine = bringUp(on, shape, nics, this.#bringUp);
     machine.then(({ exited, startKind }) => {
       void exited.then(discardTaps);
       if (startKind === "cold") this.#makeLater(on, shape);
@@ -171,7 +198,51 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   async close(): Promise<void> {
-    await this.#templates.close();
+    await Promise.all([this.#templates.close(), this.#pool.close()]);
+  }
+
+  async #kind(
+    size: MachineSize,
+  ): Promise<{ on: Prepared; shape: MachineShape }> {
+    const [on, nics] = await Promise.all([
+      this.#prepare(),
+      (this.#nicKind ??= this.#findNicKind()),
+    ]);
+    return { on, shape: shapeOf(size, nics) };
+  }
+
+  async #takeWarm(
+    on: TemplatePlatform,
+    shape: MachineShape,
+  ): Promise<Pooled<QemuMachine> | undefined> {
+    if (!this.#expected) return undefined;
+    const { shape: expected } = await this.#kind(this.#expected);
+    return shapeName(shape) === shapeName(expected)
+      ? this.#pool.take(poolKey(on, shape))
+      : undefined;
+  }
+
+  /** A machine for the pool; undefined while there is no template. */
+  async #makeWarm(
+    rehearsal: Rehearsal,
+  ): Promise<Pooled<QemuMachine> | undefined> {
+    if (!this.#expected) return undefined;
+    const { on, shape } = await this.#kind(this.#expected);
+    const nics = await this.#nics();
+    let machine: QemuMachine | string | undefined;
+    try {
+      machine = await restore(on, shape, nics, this.#bringUp);
+      if (typeof machine !== "object") {
+        this.#discardTaps(tapsOf(nics));
+        return undefined;
+      }
+      await rehearse(machine, rehearsal);
+      return { machine, nics, key: poolKey(on, shape) };
+    } catch (error) {
+      if (typeof machine === "object") await machine.kill();
+      this.#discardTaps(tapsOf(nics));
+      throw error;
+    }
   }
 
   #openGroups(): Promise<Groups> {
@@ -182,10 +253,9 @@ export class QemuHypervisor implements Hypervisor {
 
   /** The next machine of that shape is to find a template; the one that starts now goes first. */
   #makeLater(on: TemplatePlatform, shape: MachineShape): void {
-    setTimeout(
-      () => void this.#templates.make(on, shape),
-      MAKE_LATER_MS,
-    ).unref();
+    setTimeout(() => {
+      void this.#templates.make(on, shape).then(() => this.#pool.fill());
+    }, MAKE_LATER_MS).unref();
   }
 
   /** The NICs of a machine that is to run. */
@@ -207,7 +277,7 @@ export class QemuHypervisor implements Hypervisor {
     return Array.from({ length: NIC_SLOTS }, () => ({ kind: "hub" }));
   }
 
-  async #nicKind(): Promise<MachineShape["nics"]> {
+  async #findNicKind(): Promise<MachineShape["nics"]> {
     const tap = await this.#options.taps?.createTap();
     if (tap === undefined) return "user";
     this.#discardTaps([tap]);
@@ -302,6 +372,10 @@ function nicKind(nics: NicBackend[]): MachineShape["nics"] {
 async function roomIsGone({ platform }: Prepared): Promise<boolean> {
   const { room } = platform.jail;
   return room !== undefined && (await fileIdentity(room.directory)) === "";
+}
+
+function poolKey(on: TemplatePlatform, shape: MachineShape): string {
+  return `${on.platformKey} ${shapeName(shape)}`;
 }
 
 function tapsOf(nics: NicBackend[]): string[] {

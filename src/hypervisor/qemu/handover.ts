@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { InvalidParameter, Unavailable } from "../../errors.js";
 import type { Disk, Forward, MachineSpec } from "../index.js";
 import { DISK_SLOTS } from "../slots.js";
-import { diskDevice } from "./command-line.js";
+import { diskDevice, emptyNode } from "./command-line.js";
 import { handFile } from "./descriptors.js";
 import type { QemuMachine } from "./machine.js";
 import type { QmpClient } from "./qmp.js";
@@ -136,6 +136,18 @@ export async function insertNode(
     property: "drive",
     value: id,
   });
+}
+
+/** Takes a disk away that `insertDisk` put into a slot by that ID; the guest must not be using it. */
+export async function ejectDisk(
+  qmp: QmpClient,
+  slot: number,
+  id: string,
+): Promise<void> {
+  await Promise.all([
+    insertNode(qmp, emptyNode(slot), slot),
+    qmp.execute("blockdev-del", { "node-name": id }),
+  ]);
 }
 
 /** There is no QMP command for it; the human monitor's answers with words when it fails. */

@@ -38,3 +38,12 @@ export function availableMiB(meminfo: string): number | undefined {
   const kib = /^MemAvailable:\s*(\d+) kB$/m.exec(meminfo)?.[1];
   return kib === undefined ? undefined : Math.floor(Number(kib) / 1024);
 }
+
+/** How much of the host's memory is available: 0 to 1. 1 where that cannot be found out. */
+export async function availableShare(): Promise<number> {
+  const meminfo = await readFile("/proc/meminfo", "utf8");
+  const available = availableMiB(meminfo);
+  const total = /^MemTotal:\s*(\d+) kB$/m.exec(meminfo)?.[1];
+  if (available === undefined || total === undefined) return 1;
+  return (available * 1024) / Number(total);
+}

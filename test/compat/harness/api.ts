@@ -12,12 +12,13 @@ export interface Answer {
   json: unknown;
 }
 
-/** Sends one request to the shared daemon. A string body is sent as it is, anything else as JSON. */
+/** Sends one request to the shared daemon, or another one. A string body is sent as it is, anything else as JSON. */
 export function api(
   method: string,
   path: string,
   body?: unknown,
   headers: http.OutgoingHttpHeaders = {},
+  daemon = Daemon.shared(),
 ): Promise<Answer> {
   const bytes =
     body === undefined
@@ -28,7 +29,7 @@ export function api(
   return new Promise((resolve, reject) => {
     const request = http.request(
       {
-        socketPath: Daemon.shared().socket,
+        socketPath: daemon.socket,
         method,
         path,
         headers: {

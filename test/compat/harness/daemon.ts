@@ -91,11 +91,11 @@ export class Daemon {
     env?: Record<string, string>,
   ): { readonly ended: string | undefined } {
     mkdirSync(this.directory, { recursive: true });
-    const saved = path.join(this.directory, "args.json");
-    if (args) writeFileSync(saved, JSON.stringify(args));
-    const flags = existsSync(saved)
-      ? (JSON.parse(readFileSync(saved, "utf8")) as string[])
-      : [];
+    if (args)
+      writeFileSync(
+        path.join(this.directory, "args.json"),
+        JSON.stringify(args),
+      );
     const log = openSync(this.log, "a");
     const child = spawn(
       HULLD,
@@ -107,7 +107,7 @@ export class Daemon {
         "-H",
         this.host,
         "--debug",
-        ...flags,
+        ...this.flags,
       ],
       {
         stdio: ["ignore", log, log],
@@ -127,6 +127,14 @@ export class Daemon {
       writeFileSync(path.join(this.directory, "pid"), String(child.pid));
     }
     return state;
+  }
+
+  /** Those of its first start. */
+  private get flags(): string[] {
+    const saved = path.join(this.directory, "args.json");
+    return existsSync(saved)
+      ? (JSON.parse(readFileSync(saved, "utf8")) as string[])
+      : [];
   }
 
   /** @throws when nobody answers */
@@ -167,8 +175,26 @@ export class Daemon {
     await this.start();
   }
 
-  /** Processes that name this daemon's folder in their command line: its machines. */
+  /** Processes that name this daemon's folder in their command line: its machines, but for the spares. */
   machines(): number[] {
+    const spares = new Set(this.spares().map(({ pid }) => pid));
+    return this.processes().filter((pid) => !spares.has(pid));
+  }
+
+  /** Machines that are nobody's: those of the warm pool, and those that are being started. */
+  spares(): { pid: number; folder: string; taps: string[] }[] {
+    return this.processes().flatMap((pid) => {
+      const command = commandLine(pid);
+      const folder = /\/m\/(blank-[0-9a-f]+)\//.exec(command)?.[1];
+      // A machine that is given to a container has its folder under another name from then on.
+      if (folder === undefined) return [];
+      if (!existsSync(path.join(this.execRoot, "m", folder))) return [];
+      const taps = [...command.matchAll(/ifname=(\w+)/g)];
+      return [{ pid, folder, taps: taps.map(([, tap = ""]) => tap) }];
+    });
+  }
+
+  private processes(): number[] {
     return processesNaming(this.execRoot)
       .concat(processesNaming(this.dataRoot))
       .filter(
@@ -187,7 +213,7 @@ export class Daemon {
   async destroy(keep = false): Promise<void> {
     if (existsSync(path.join(this.directory, "pid")))
       await this.stop("SIGTERM").catch(() => this.stop("SIGKILL"));
-    for (const pid of this.machines()) {
+    for (const pid of this.processes()) {
       try {
         process.kill(pid, "SIGKILL");
       } catch {
@@ -196,6 +222,10 @@ export class Daemon {
     }
     await sleep(50);
     removeUserNetworks(this.dataRoot);
+    const flags = this.flags;
+    const bridge = flags[flags.indexOf("--bridge") + 1];
+    if (flags.includes("--bridge") && bridge !== undefined)
+      removeBridge(bridge);
     if (!keep) rmSync(this.directory, { recursive: true, force: true });
   }
 
@@ -240,14 +270,42 @@ function processesNaming(text: string): number[] {
   for (const name of readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .map(Number)) {
-    try {
-      if (readFileSync(`/proc/${name}/cmdline`, "utf8").includes(text))
-        found.push(name);
-    } catch {
-      // It ended while we looked.
-    }
+    if (commandLine(name).includes(text)) found.push(name);
   }
   return found.filter((pid) => pid !== process.pid);
+}
+
+/** "" when there is no such process any more. */
+function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** A daemon's bridge and the tables of rules that are named after it. */
+function removeBridge(bridge: string): void {
+  const run = (program: string, ...args: string[]) => {
+    try {
+      return execFileSync(program, args, {
+        encoding: "utf8",
+        stdio: ["ignore", "pipe", "ignore"],
+      });
+    } catch {
+      return "";
+    }
+  };
+  run("ip", "link", "del", bridge);
+  for (const table of run("nft", "list", "tables").split("\n"))
+    if (table.endsWith(` ${bridge}`)) run("nft", "delete", ...table.split(" "));
+}
+
+/** How the machine of a container came up, as `hulld trace` says. */
+export function traceOf(daemon: Daemon, container: string): { kind: string } {
+  const args = ["trace", "-H", daemon.host, container];
+  const text = execFileSync(HULLD, args, { encoding: "utf8" });
+  return { kind: /^start +(\w+)/m.exec(text)?.[1] ?? "" };
 }
 
 /** Bridges of networks that a test made and, having failed, did not remove. */

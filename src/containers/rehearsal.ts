@@ -1,0 +1,129 @@
+/** The start of a container that nobody sees: what a machine of the warm pool goes through beforehand. */
+import { stat } from "node:fs/promises";
+import path from "node:path";
+import { Channel, INIT_PROCESS } from "../../protocol/index.js";
+import { SystemError } from "../errors.js";
+import type { AgentClient, Disk, Rehearsal } from "../hypervisor/index.js";
+import { initSpawn, setupOf } from "./machine-spec.js";
+import { type ContainerRecord, NEVER, RECORD_VERSION } from "./record.js";
+import type { WritableDisks } from "./writable-disk.js";
+
+export interface StartRehearsalOptions {
+  /** EROFS image with the program to run. */
+  image: string;
+  disks: WritableDisks;
+  /** Size of a container's writable disk, in bytes. */
+  diskBytes: number;
+}
+
+export class StartRehearsal implements Rehearsal {
+  readonly #options: StartRehearsalOptions;
+
+  constructor(options: StartRehearsalOptions) {
+    this.#options = options;
+  }
+
+  async disks(directory: string): Promise<Disk[]> {
+    const { image, disks, diskBytes } = this.#options;
+    const writable = path.join(directory, "rehearsal.img");
+    await disks.copy(writable, diskBytes);
+    const { size } = await stat(image);
+    return [
+      { parts: [{ path: image, bytes: size }], readonly: true },
+      { parts: [{ path: writable, bytes: diskBytes }], readonly: false },
+    ];
+  }
+
+  /** @throws {SystemError} the program did not do what it is for */
+  async run(agent: AgentClient): Promise<void> {
+    const ended = new Promise<number>((resolve) => {
+      const stop = agent.onEvent((event) => {
+        if (event.event !== "exit" || event.process !== INIT_PROCESS) return;
+        stop();
+        resolve(event.exit.code);
+      });
+    });
+    const streams = [Channel.Stdout, Channel.Stderr] as const;
+    const drained = streams.map(
+      (channel) =>
+        new Promise<void>((resolve) => {
+          agent.output(INIT_PROCESS, channel, {
+            data: (_, end, ack) => ack(end),
+            eof: resolve,
+          });
+        }),
+    );
+    await Promise.all([
+      agent.request("setup", setupOf(RECORD, [])),
+      agent.request("spawn", initSpawn(RECORD)),
+    ]);
+    const [code] = await Promise.all([ended, ...drained]);
+    if (code !== 0) throw new SystemError(`the rehearsal ended with ${code}`);
+    await agent.request("release", { process: INIT_PROCESS });
+  }
+}
+
+/** Nobody's container. The NIC it configures is on no network. */
+const RECORD: ContainerRecord = {
+  version: RECORD_VERSION,
+  id: "",
+  name: "",
+  created: NEVER,
+  imageId: "",
+  config: {
+    Hostname: "rehearsal",
+    Domainname: "",
+    User: "",
+    AttachStdin: false,
+    AttachStdout: false,
+    AttachStderr: false,
+    Tty: false,
+    OpenStdin: false,
+    StdinOnce: false,
+    Env: [],
+    Cmd: null,
+    Image: "",
+    Volumes: null,
+    WorkingDir: "",
+    Entrypoint: null,
+    OnBuild: null,
+    Labels: {},
+  },
+  hostConfig: {},
+  networks: [],
+  argv: ["/bin/rehearse"],
+  state: {
+    status: "created",
+    pid: 0,
+    exitCode: 0,
+    error: "",
+    oomKilled: false,
+    startedAt: NEVER,
+    finishedAt: NEVER,
+    manuallyStopped: false,
+  },
+  restartCount: 0,
+  endpoints: [
+    {
+      network: "",
+      networkId: "",
+      endpointId: "",
+      interface: {
+        index: 0,
+        name: "eth0",
+        mac: "02:00:00:00:00:01",
+        mtu: 1500,
+        addresses: ["192.0.2.2/24"],
+        gateways: ["192.0.2.1"],
+      },
+      ipAddress: "192.0.2.2",
+      ipPrefixLen: 24,
+      gateway: "192.0.2.1",
+      macAddress: "02:00:00:00:00:01",
+      nameservers: ["192.0.2.1"],
+      search: [],
+      dnsOptions: [],
+    },
+  ],
+  diskBytes: 0,
+};

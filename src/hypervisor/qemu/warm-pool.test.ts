@@ -1,0 +1,161 @@
+import assert from "node:assert/strict";
+import { type TestContext, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pino } from "pino";
+import type { MachineExit } from "../index.js";
+import { type Pooled, type Poolable, WarmPool } from "./warm-pool.js";
+
+class TestMachine implements Poolable {
+  readonly exited: Promise<MachineExit>;
+  end!: (reason: string) => void;
+  killed = false;
+
+  constructor() {
+    this.exited = new Promise((resolve) => {
+      this.end = (reason) => resolve({ reason, expected: false });
+    });
+  }
+
+  kill(): Promise<void> {
+    this.killed = true;
+    this.end("killed");
+    return Promise.resolve();
+  }
+}
+
+/** A pool of two, whose machines are of the kind `key`; counts what happens to them. */
+function setUp(
+  t: TestContext,
+  behaviour: {
+    key?: () => string;
+    available?: () => number;
+    make?: () => boolean;
+  } = {},
+) {
+  const { key, available, make } = {
+    key: () => "a",
+    available: () => 0.9,
+    make: () => true,
+    ...behaviour,
+  };
+  const made: TestMachine[] = [];
+  const discarded: Pooled<TestMachine>[] = [];
+  const lines: string[] = [];
+  const pool = new WarmPool<TestMachine>({
+    size: 2,
+    make: () => {
+      if (!make()) return Promise.resolve(undefined);
+      const machine = new TestMachine();
+      made.push(machine);
+      return Promise.resolve({ machine, nics: [], key: key() });
+    },
+    discarded: (pooled) => void discarded.push(pooled),
+    availableMemory: () => Promise.resolve(available()),
+    log: pino({}, { write: (line) => void lines.push(line) }),
+    quietMs: 5,
+  });
+  t.after(() => pool.close());
+  return { pool, made, discarded, lines };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let waited = 0; !condition(); waited += 5) {
+    assert.ok(waited < 10_000, "it never came");
+    await sleep(5);
+  }
+}
+
+test("the machine that has waited longest is given away, and replaced", async (t) => {
+  const { pool, made } = setUp(t);
+  await pool.fill();
+  assert.equal(pool.length, 2);
+  assert.equal(pool.take("a")?.machine, made[0]);
+  assert.equal(pool.length, 1);
+  await until(() => pool.length === 2);
+  assert.equal(made.length, 3);
+});
+
+test("an empty pool gives nothing", async (t) => {
+  const { pool } = setUp(t, { make: () => false });
+  await pool.fill();
+  assert.equal(pool.take("a"), undefined);
+});
+
+test("machines of another platform are ended", async (t) => {
+  let key = "a";
+  const { pool, made, discarded } = setUp(t, { key: () => key });
+  await pool.fill();
+  key = "b";
+  assert.equal(pool.take("b"), undefined);
+  await until(() => pool.length === 2);
+  assert.deepEqual(
+    made.map(({ killed }) => killed),
+    [true, true, false, false],
+  );
+  assert.equal(discarded.length, 2);
+  assert.equal(pool.take("b")?.key, "b");
+});
+
+test("a machine that ends is discarded, said, and replaced", async (t) => {
+  const { pool, made, discarded, lines } = setUp(t);
+  await pool.fill();
+  made[0]?.end("QEMU was killed by SIGKILL");
+  await until(() => made.length === 3 && pool.length === 2);
+  assert.equal(discarded.length, 1);
+  assert.equal(lines.length, 1);
+  assert.match(String(lines[0]), /QEMU was killed by SIGKILL/);
+});
+
+test("one that was given away is no business of the pool's", async (t) => {
+  const { pool, discarded, lines } = setUp(t);
+  await pool.fill();
+  const taken = pool.take("a");
+  taken?.machine.end("it ended");
+  await until(() => pool.length === 2);
+  assert.equal(discarded.length + lines.length, 0);
+});
+
+test("it is not filled while the host is short of memory", async (t) => {
+  let available = 0.15;
+  const { pool, made } = setUp(t, { available: () => available });
+  await pool.fill();
+  assert.equal(made.length, 0);
+  available = 0.5;
+  await pool.fill();
+  assert.equal(pool.length, 2);
+});
+
+test("it gives way when memory runs short, with a line in the log", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  let available = 0.5;
+  const { pool, made, lines } = setUp(t, { available: () => available });
+  await pool.fill();
+  available = 0.05;
+  t.mock.timers.tick(5000);
+  await until(() => pool.length === 0);
+  assert.ok(made.every(({ killed }) => killed));
+  assert.match(lines.join(), /short of memory/);
+});
+
+test("a failure to make one is said once, and starts go on", async (t) => {
+  const { pool, lines } = setUp(t, {
+    make: () => {
+      throw new Error("no room");
+    },
+  });
+  await pool.fill();
+  assert.equal(pool.take("a"), undefined);
+  assert.equal(lines.length, 1);
+  assert.match(String(lines[0]), /no room/);
+});
+
+test("when it is closed nothing is left, and nothing is made", async (t) => {
+  const { pool, made } = setUp(t);
+  await pool.fill();
+  pool.take("a");
+  await pool.close();
+  await sleep(20);
+  assert.equal(made.length, 2);
+  assert.ok(made[1]?.killed);
+  assert.equal(pool.length, 0);
+});

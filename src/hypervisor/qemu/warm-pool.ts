@@ -1,0 +1,177 @@
+/**
+ * Machines that are up and stand still until a container needs one. The pool fills itself in the
+ * background, one machine at a time and not while containers start, and gives way when memory runs short.
+ */
+import type { Logger } from "pino";
+import type { MachineExit } from "../index.js";
+import type { NicBackend } from "./command-line.js";
+
+/** After a start the pool waits for others that may follow, before it makes machines again; in ms. */
+const QUIET_MS = 250;
+/** Starts that follow each other for ever hold it off for this many ms. */
+const LONGEST_QUIET_MS = 2000;
+/** After a machine could not be made, the next try waits so long, in ms. */
+const RETRY_MS = 10_000;
+/** How often the host's memory is looked at while the pool holds any, in ms. */
+const LOOK_MS = 5000;
+/** Share of the host's memory that is to be available: below the first the pool is given up. */
+const SCARCE = 0.1;
+/** Above this it is filled (again). */
+const ENOUGH = 0.2;
+
+/** What the pool needs of a machine. */
+export interface Poolable {
+  readonly exited: Promise<MachineExit>;
+  kill(): Promise<void>;
+}
+
+export interface Pooled<M extends Poolable> {
+  machine: M;
+  nics: NicBackend[];
+  /** What it is a machine of: another one than is asked for is of no use. */
+  key: string;
+}
+
+export interface WarmPoolOptions<M extends Poolable> {
+  /** How many machines stand ready; 0: there is no pool. */
+  size: number;
+  /** @returns undefined when none can be made now, and `fill` will be called when it can */
+  make: () => Promise<Pooled<M> | undefined>;
+  /** Called with what has ended in the pool, or was never taken. */
+  discarded: (pooled: Pooled<M>) => void;
+  /** Available memory of the host, as a share of all of it. */
+  availableMemory: () => Promise<number>;
+  log: Logger;
+  /** Default: as documented above; shorter in tests. */
+  quietMs?: number;
+}
+
+export class WarmPool<M extends Poolable> {
+  readonly #options: WarmPoolOptions<M>;
+  readonly #quietMs: number;
+  #ready: Pooled<M>[] = [];
+  #filling: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #wantedSince: number | undefined;
+  #look: NodeJS.Timeout | undefined;
+  #closed = false;
+
+  constructor(options: WarmPoolOptions<M>) {
+    this.#options = options;
+    this.#quietMs = options.quietMs ?? QUIET_MS;
+  }
+
+  /** How many machines stand ready. */
+  get length(): number {
+    return this.#ready.length;
+  }
+
+  /** The machine that has waited longest; the caller's from now on. Another takes its place later. */
+  take(key: string): Pooled<M> | undefined {
+    this.#dropOthers(key);
+    const taken = this.#ready.shift();
+    this.#fillLater();
+    return taken;
+  }
+
+  /** Makes what is missing, in the background. Resolves when it was tried; never rejects. */
+  fill(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#wantedSince = undefined;
+    this.#filling ??= this.#fill().finally(() => (this.#filling = undefined));
+    return this.#filling;
+  }
+
+  /** Ends all of them. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    clearInterval(this.#look);
+    await this.#filling;
+    await this.#drain();
+  }
+
+  async #fill(): Promise<void> {
+    const { size, make, log } = this.#options;
+    try {
+      while (!this.#closed && this.#ready.length < size) {
+        // A start goes first: `take` has set the timer anew.
+        if (this.#timer !== undefined) return;
+        if ((await this.#options.availableMemory()) < ENOUGH) {
+          this.#fillLater(LOOK_MS);
+          return;
+        }
+        const made = await make();
+        if (!made) return;
+        this.#add(made);
+      }
+      if (size > 0) log.debug({ machines: size }, "the warm pool is full");
+    } catch (error) {
+      if (this.#closed) return;
+      log.warn(
+        { reason: (error as Error).message },
+        "the warm pool could not be filled: machines are restored when they are needed",
+      );
+      this.#fillLater(RETRY_MS);
+    }
+  }
+
+  #add(pooled: Pooled<M>): void {
+    const { discarded, log } = this.#options;
+    this.#ready.push(pooled);
+    this.#watchMemory();
+    void pooled.machine.exited.then(({ reason }) => {
+      const at = this.#ready.indexOf(pooled);
+      if (at < 0) return;
+      this.#ready.splice(at, 1);
+      discarded(pooled);
+      log.warn({ reason }, "a machine of the warm pool ended: another is made");
+      this.#fillLater();
+    });
+  }
+
+  #fillLater(ms = this.#quietMs): void {
+    if (this.#closed || this.#options.size === 0) return;
+    const now = performance.now();
+    this.#wantedSince ??= now;
+    const left = this.#wantedSince + LONGEST_QUIET_MS - now;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(
+      () => void this.fill(),
+      ms > LONGEST_QUIET_MS ? ms : Math.max(0, Math.min(ms, left)),
+    ).unref();
+  }
+
+  #dropOthers(key: string): void {
+    const others = this.#ready.filter((one) => one.key !== key);
+    this.#ready = this.#ready.filter((one) => one.key === key);
+    for (const other of others) void this.#end(other);
+  }
+
+  #watchMemory(): void {
+    this.#look ??= setInterval(() => {
+      void this.#giveWay().catch(() => undefined);
+    }, LOOK_MS).unref();
+  }
+
+  async #giveWay(): Promise<void> {
+    const share = await this.#options.availableMemory();
+    if (share >= SCARCE || this.#ready.length === 0) return;
+    this.#options.log.warn(
+      { machines: this.#ready.length },
+      "the host is short of memory: the warm pool is given up for now",
+    );
+    await this.#drain();
+    this.#fillLater(LOOK_MS);
+  }
+
+  async #drain(): Promise<void> {
+    await Promise.all(this.#ready.splice(0).map((one) => this.#end(one)));
+  }
+
+  async #end(pooled: Pooled<M>): Promise<void> {
+    await pooled.machine.kill();
+    this.#options.discarded(pooled);
+  }
+}

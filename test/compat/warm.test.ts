@@ -1,0 +1,123 @@
+/** Machines that stand ready: a container gets one at once, and finds it as if nobody had been in it. */
+import assert from "node:assert/strict";
+import path from "node:path";
+import { after, before, describe, test } from "node:test";
+import { api } from "./harness/api.js";
+import { Daemon, traceOf } from "./harness/daemon.js";
+import { dockerOk, uniqueName } from "./harness/docker.js";
+import { environment, imageRef } from "./harness/environment.js";
+import { eventually } from "./harness/wait.js";
+
+const IMAGE = imageRef("busybox");
+const SIZE = 2;
+
+describe("the warm pool", { timeout: 240_000 }, () => {
+  const daemon = new Daemon(path.join(environment().directory, "w"));
+  const docker = (...args: string[]) => dockerOk(args, { host: daemon.host });
+
+  before(async () => {
+    await daemon.start([
+      ...["--warm", String(SIZE)],
+      ...(environment().root ? ["--bridge", `hwp${process.pid}`] : []),
+    ]);
+    await docker("pull", IMAGE);
+  });
+  after(() => daemon.destroy());
+
+  /** Resolves when the pool has all its machines. */
+  const full = () =>
+    eventually(
+      async () => {
+        const { text } = await api("GET", "/metrics", undefined, {}, daemon);
+        assert.match(text, new RegExp(`^hull_warm_machines ${SIZE}$`, "m"));
+      },
+      { timeout: 60_000 },
+    );
+
+  /** Runs a container. @returns how its machine came up, and what it said */
+  async function run(...args: string[]) {
+    const name = uniqueName("warm");
+    const stdout = await docker("run", "--name", name, ...args);
+    const { kind } = traceOf(daemon, name);
+    await docker("rm", name);
+    return { kind, stdout };
+  }
+
+  test("a container gets a machine that stands ready, and another takes its place", async () => {
+    await full();
+    const before = daemon.spares().map(({ pid }) => pid);
+    assert.deepEqual(await run(IMAGE, "echo", "hello"), {
+      kind: "warm",
+      stdout: "hello",
+    });
+    await full();
+    const now = daemon.spares().map(({ pid }) => pid);
+    assert.equal(now.length, SIZE);
+    assert.equal(now.filter((pid) => before.includes(pid)).length, SIZE - 1);
+  });
+
+  test("nothing of what it did before is to be seen", async () => {
+    await full();
+    const question = [
+      "hostname; ps -o args; ls -A /tmp /dev/shm /dev/mqueue",
+      "cat /proc/net/arp /proc/net/unix /proc/sysvipc/shm | grep -v '^ *Num\\|^ *key\\|^IP'",
+      "cat /sys/class/net/eth0/statistics/*x_packets",
+      "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/pids.events",
+      "find / -xdev -name '*rehears*'",
+      "grep -l rehears /proc/mounts /etc/* /proc/sys/kernel/*name",
+      "df / | tail -1 | tr -s ' ' | cut -d ' ' -f 3",
+    ];
+    const shell = ["sh", "-c", question.join("; echo -; ")];
+    const flags = ["--hostname", "clean", "--network", "none"];
+    const warm = await run(...flags, IMAGE, ...shell);
+    assert.equal(warm.kind, "warm");
+    // A size of its own: no machine of the pool serves.
+    const other = await run(...flags, "--memory", "100m", IMAGE, ...shell);
+    assert.notEqual(other.kind, "warm");
+    assert.equal(warm.stdout, other.stdout);
+  });
+
+  test("containers that come one after the other have nothing in common", async () => {
+    const question =
+      "head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id";
+    const lines: string[] = [];
+    for (let i = 0; i < 3; i++) {
+      await full();
+      const { kind, stdout } = await run(IMAGE, "sh", "-c", question);
+      assert.equal(kind, "warm");
+      lines.push(...stdout.split("\n"));
+    }
+    assert.equal(new Set(lines).size, 6, lines.join("\n"));
+  });
+
+  test("when its machines are killed, containers start by the slower way", async () => {
+    await full();
+    for (const { pid } of daemon.spares()) process.kill(pid, "SIGKILL");
+    const { kind, stdout } = await run(IMAGE, "echo", "all the same");
+    assert.equal(stdout, "all the same");
+    assert.notEqual(kind, "warm");
+    const ended = daemon
+      .logTail(1000)
+      .split("\n")
+      .filter((line) =>
+        /a machine of the warm pool (ended|does not)/.test(line),
+      );
+    assert.equal(ended.length, SIZE);
+    await full();
+  });
+
+  test("a daemon that ends takes its pool along; one that is killed leaves it to the next", async () => {
+    await full();
+    const killed = daemon.spares().map(({ pid }) => pid);
+    await daemon.crashAndRestart();
+    await full();
+    const now = daemon.spares().map(({ pid }) => pid);
+    assert.equal(now.length, SIZE);
+    assert.deepEqual(
+      now.filter((pid) => killed.includes(pid)),
+      [],
+    );
+    await daemon.stop("SIGTERM");
+    assert.deepEqual(daemon.spares(), []);
+  });
+});
