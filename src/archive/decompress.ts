@@ -118,6 +118,9 @@ export function decompress(
   };
   signal.addEventListener("abort", onAbort, { once: true });
   const fed = pipeline(source, program.stdin, { signal });
+  // Node drops what a program that has ended wrote, where nobody has begun to read it.
+  const output = new PassThrough({ highWaterMark: CHUNK });
+  pipeline(program.stdout, output).catch(() => undefined);
   const done = Promise.allSettled([program.done, fed]).then(
     ([ended, input]) => {
       signal.removeEventListener("abort", onAbort);
@@ -125,7 +128,7 @@ export function decompress(
       if (input.status === "rejected") throw input.reason;
     },
   );
-  return { output: program.stdout, done };
+  return { output, done };
 }
 
 function within(

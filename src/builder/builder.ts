@@ -17,11 +17,10 @@ import { parseReference } from "../images/reference.js";
 import type { ImageService } from "../images/service.js";
 import { BuildContext } from "./context.js";
 import { copyStep } from "./copy.js";
-import type { BuildOptions } from "./options.js";
+import { type BuildOptions, MAX_DOCKERFILE } from "./options.js";
 import { runStep } from "./run.js";
 import { isPredefined, Stage } from "./stage.js";
 
-const MAX_DOCKERFILE = 4 * 1024 * 1024;
 const BUILDKIT =
   "Refer to https://docs.docker.com/go/buildkit/ to learn how to build images with BuildKit enabled";
 
@@ -88,6 +87,7 @@ export class Builder {
       );
       return await build.run();
     } finally {
+      this.#options.images.buildCache.use(options, []);
       await rm(folder, { recursive: true, force: true });
     }
   }
@@ -154,6 +154,10 @@ class Build {
       signal.throwIfAborted();
       say({ stream: `Step ${index + 1}/${total} : ${instruction.original}\n` });
       await this.#step(instruction);
+      this.#services.images.buildCache.use(
+        this.#options,
+        this.#stages.flatMap((stage) => stage.image ?? []),
+      );
       const image = this.#stages.at(-1)?.image;
       if (image) say({ stream: ` ---> ${shortId(image)}\n` });
     }
@@ -171,6 +175,7 @@ class Build {
         stream: `[Warning] One or more build-args [${unused.join(" ")}] were not consumed\n`,
       });
     }
+    await this.#services.images.buildCache.isResult(image);
     say({ aux: { ID: image } });
     say({ stream: `Successfully built ${shortId(image)}\n` });
     for (const name of names) {

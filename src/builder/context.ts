@@ -103,6 +103,36 @@ export class BuildContext {
     return new BuildContext(file, files);
   }
 
+  /**
+   * A context of one file.
+   * @param file where its content is put
+   * @throws what its stream, or the disk, fails with
+   */
+  static async ofFile(
+    name: string,
+    content: Readable,
+    file: string,
+    header: Partial<Header>,
+  ): Promise<BuildContext> {
+    const hash = createHash("sha256");
+    let size = 0;
+    const counted = async function* (chunks: AsyncIterable<Buffer>) {
+      for await (const chunk of chunks) {
+        hash.update(chunk);
+        size += chunk.length;
+        yield chunk;
+      }
+    };
+    await pipeline(content, counted, createWriteStream(file, { mode: 0o600 }));
+    const digest = hash.digest("hex");
+    const found = {
+      name,
+      header: { ...header, type: "file" as const },
+      ...{ offset: 0, size, digest },
+    };
+    return new BuildContext(file, new Map([[name, found]]));
+  }
+
   get(name: string): ContextFile | undefined {
     return this.#files.get(clean(name));
   }

@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import path from "node:path";
 import { Readable } from "node:stream";
-import { request } from "undici";
 import { pack } from "tar-stream";
 import { decompressUnknown } from "../archive/decompress.js";
+import { fetchFile, isUrl } from "../archive/fetch.js";
 import type { Container } from "../containers/container.js";
 import type { Instruction } from "../dockerfile/parse.js";
 import { expand, expandWords } from "../dockerfile/words.js";
@@ -274,44 +274,39 @@ async function archiveIn(
   return (await decompressUnknown(from.content(file), signal)).output;
 }
 
-function isUrl(text: string): boolean {
-  return /^https?:\/\//i.test(text);
-}
-
 async function download(
   { folder, options }: StepContext,
   url: string,
 ): Promise<{ from: BuildContext; name: string }> {
-  const name = path.posix.basename(new URL(url).pathname);
+  const name = fileName(url);
   if (name === "") {
     throw new InvalidParameter(`cannot determine filename from url: ${url}`);
   }
-  let bytes: Buffer;
-  try {
-    const answer = await request(url, { signal: options.signal });
-    if (answer.statusCode >= 400) {
-      await answer.body.dump();
-      throw new Error(`server returned ${answer.statusCode}`);
-    }
-    bytes = Buffer.from(await answer.body.arrayBuffer());
-  } catch (error) {
-    throw new InvalidParameter(
-      `ADD failed: ${url}: ${(error as Error).message}`,
-    );
-  }
-  const archive = pack();
-  archive.entry({ name, mode: 0o600, mtime: new Date(0) }, bytes);
-  archive.finalize();
   const file = path.join(
     folder,
     `url-${createHash("sha256").update(url).digest("hex")}`,
   );
-  const from = await BuildContext.read(
-    Readable.from(archive),
-    file,
-    options.signal,
-  );
-  return { from, name };
+  try {
+    const { body, lastModified } = await fetchFile(url, options.signal);
+    const time = Date.parse(lastModified ?? "");
+    const mtime = new Date(Number.isNaN(time) ? 0 : time);
+    const header = { mode: 0o600, mtime };
+    const from = await BuildContext.ofFile(name, body, file, header);
+    return { from, name };
+  } catch (error) {
+    options.signal.throwIfAborted();
+    throw new InvalidParameter(
+      `ADD failed: ${url}: ${(error as Error).message}`,
+    );
+  }
+}
+
+function fileName(url: string): string {
+  try {
+    return path.posix.basename(decodeURIComponent(new URL(url).pathname));
+  } catch {
+    return "";
+  }
 }
 
 function modeOf(text: string): number | undefined {

@@ -3,6 +3,9 @@ import type { HostConfig } from "../containers/create-request.js";
 import type { Reference } from "../images/reference.js";
 import type { Credentials } from "../images/registry/credentials.js";
 
+/** The largest Dockerfile, in bytes. */
+export const MAX_DOCKERFILE = 4 * 1024 * 1024;
+
 export interface BuildOptions {
   dockerfile: string;
   names: Reference[];

@@ -1,6 +1,6 @@
 /** From what a user asks for, and the image, to a container's record. All checks are here. */
 import { isIP } from "node:net";
-import { InvalidParameter, NotImplemented } from "../errors.js";
+import { InvalidParameter } from "../errors.js";
 import type { Image, ImageConfig } from "../images/index.js";
 import { capabilitiesOf } from "./capabilities.js";
 import { initialState } from "./container.js";
@@ -20,6 +20,7 @@ import { checkPorts } from "./port-requests.js";
 import { parseMount } from "./mounts/specification.js";
 import { checkResources, checkRestartPolicy } from "./resources.js";
 import { signalNumber } from "./signals.js";
+import { refuseImpossible } from "./unsupported.js";
 
 /**
  * @throws {InvalidParameter} a value that cannot be, in Docker's words where it has some
@@ -178,15 +179,7 @@ function checkTarget(target: string): void {
 
 /** Refuses by name what would otherwise silently not happen. */
 function checkUnsupported(host: HostConfig): void {
-  const missing: [boolean, string][] = [
-    [
-      Object.keys(host.StorageOpt ?? {}).length > 0,
-      "storage options (HostConfig.StorageOpt)",
-    ],
-  ];
-  for (const [asked, what] of missing) {
-    if (asked) throw new NotImplemented(`hull does not support ${what} yet`);
-  }
+  refuseImpossible(host);
   for (const mount of host.Mounts ?? []) parseMount(mount);
   checkIsolation(host);
   if (host.Runtime && host.Runtime !== "hull" && host.Runtime !== "runc") {

@@ -33,7 +33,8 @@ import type { NetworkRequest } from "./record.js";
 import { restoreContainers } from "./restore.js";
 import { type StartObserver, StartTraces } from "./start-traces.js";
 import { ContainerStore } from "./store.js";
-import { type ContainerSize, sizeOf } from "./size.js";
+import { allocatedBytes, type ContainerSize, sizeOf } from "./size.js";
+import { warningsOf } from "./unsupported.js";
 import { updateContainer, type UpdateRequest } from "./update.js";
 import type { WritableDisks } from "./writable-disk.js";
 
@@ -168,6 +169,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       faultPoint("create.folder");
       const container = new Container(record, this.#store, log);
       if (warning) container.warnings.push(warning);
+      container.warnings.push(...warningsOf(record.hostConfig));
       await this.#options.disks.create(
         container.writableDisk,
         record.diskBytes,
@@ -374,9 +376,16 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     this.tell(container, "update");
   }
 
-  /** `POST /containers/prune`: removes what is stopped. Filters: `until` (ms since the epoch), labels. */
-  async prune(filters: Filters, until: number): Promise<string[]> {
-    const removed: string[] = [];
+  /**
+   * `POST /containers/prune`: removes what is stopped. Filters: `until` (ms since the epoch), labels.
+   * @returns IDs, and the bytes their disks took of the host
+   */
+  async prune(
+    filters: Filters,
+    until: number,
+  ): Promise<{ ids: string[]; bytes: number }> {
+    const ids: string[] = [];
+    let bytes = 0;
     for (const container of [...this.#index]) {
       const { status } = container.record.state;
       const { Labels } = container.record.config;
@@ -388,10 +397,17 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       if (filters.has("label!") && filters.matchPairs("label!", Labels)) {
         continue;
       }
+      const size = await allocatedBytes(container.writableDisk);
       await this.#remove(container, false);
-      removed.push(container.id);
+      ids.push(container.id);
+      bytes += size;
     }
-    return removed;
+    this.#options.events.publish({
+      Type: "container",
+      Action: "prune",
+      Actor: { ID: "", Attributes: { reclaimed: String(bytes) } },
+    });
+    return { ids, bytes };
   }
 
   /**

@@ -1,16 +1,12 @@
 /** `docker update`: limits and the restart policy of a container that is there already. */
 import type { z } from "zod";
 import type { Limits } from "../../protocol/index.js";
-import {
-  Conflict,
-  HullError,
-  InvalidParameter,
-  NotImplemented,
-} from "../errors.js";
+import { Conflict, HullError, InvalidParameter } from "../errors.js";
 import type { Container } from "./container.js";
 import { hostConfigSchema, type HostConfig } from "./create-request.js";
 import { limitsOf } from "./machine-spec.js";
 import { checkResources, checkRestartPolicy } from "./resources.js";
+import { refuseImpossible } from "./unsupported.js";
 import { sampleUsage } from "./usage.js";
 
 const MiB = 1024 * 1024;
@@ -30,6 +26,14 @@ export const updateRequestSchema = hostConfigSchema
     CpusetCpus: true,
     CpusetMems: true,
     BlkioWeight: true,
+    BlkioWeightDevice: true,
+    BlkioDeviceReadBps: true,
+    BlkioDeviceWriteBps: true,
+    BlkioDeviceReadIOps: true,
+    BlkioDeviceWriteIOps: true,
+    CpuRealtimePeriod: true,
+    CpuRealtimeRuntime: true,
+    DeviceCgroupRules: true,
   })
   .strip();
 export type UpdateRequest = z.output<typeof updateRequestSchema>;
@@ -65,13 +69,7 @@ export function updateContainer(
 
 /** The settings with the request's in their place. */
 function merged(host: HostConfig, request: UpdateRequest): HostConfig {
-  for (const name of ["CpusetCpus", "CpusetMems", "BlkioWeight"] as const) {
-    if (request[name]) {
-      throw new NotImplemented(
-        `hull does not support the limit HostConfig.${name}: a machine has no CPUs or disks of the host`,
-      );
-    }
-  }
+  refuseImpossible(request);
   checkConflicts(host, request);
   const next = { ...host };
   for (const name of [

@@ -238,6 +238,7 @@ export class Daemon {
               images,
               directory: path.join(dataRoot, "build"),
             }),
+            images.buildCache,
           ),
           imageRoutes(images),
           networkRoutes(networks, containers),

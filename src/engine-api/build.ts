@@ -1,10 +1,13 @@
 /** `POST /build`: the classic builder. */
 import { z } from "zod";
 import { type Builder, CommandFailed } from "../builder/builder.js";
+import { remoteContext } from "../builder/remote.js";
 import type { BuildOptions } from "../builder/options.js";
 import type { HostConfig } from "../containers/create-request.js";
+import { refuseImpossible } from "../containers/unsupported.js";
 import { InvalidParameter, NotImplemented } from "../errors.js";
 import { nameOf } from "../images/local/new-image.js";
+import { BUILD_PRUNE_FILTERS, type BuildCache } from "../images/build-cache.js";
 import {
   ANONYMOUS,
   type Credentials,
@@ -14,10 +17,12 @@ import type { ApiContext, ApiRouter } from "./context.js";
 import { messageOf } from "./errors.js";
 import {
   queryBoolean,
+  queryFilters,
   queryInteger,
   queryString,
   queryStrings,
 } from "./query.js";
+import { untilFilter } from "./until-filter.js";
 import { JsonStream } from "./response-stream.js";
 
 const Pairs = z.record(z.string(), z.string().nullable());
@@ -25,14 +30,35 @@ const Ulimits = z.array(
   z.object({ Name: z.string(), Soft: z.int(), Hard: z.int() }),
 );
 
-export function buildRoutes(builder: Builder) {
+export function buildRoutes(builder: Builder, cache: BuildCache) {
   return (router: ApiRouter): void => {
+    router.post("/build/prune", async (ctx) => {
+      const filters = queryFilters(ctx, BUILD_PRUNE_FILTERS);
+      ctx.body = await cache.prune({
+        all: queryBoolean(ctx, "all"),
+        until: untilFilter(filters),
+        filters,
+        keepBytes: Math.max(
+          0,
+          ...["keep-storage", "reserved-space", "max-used-space"].map(
+            (name) => queryInteger(ctx, name) ?? 0,
+          ),
+        ),
+        freeBytes: queryInteger(ctx, "min-free-space") ?? 0,
+      });
+    });
+
     router.post("/build", async (ctx) => {
       const stream = new JsonStream(ctx);
       const quiet = queryBoolean(ctx, "q");
       const options = buildOptions(ctx, stream, quiet);
       try {
-        const image = await builder.build(ctx.req, options);
+        const remote = queryString(ctx, "remote") ?? "";
+        const { archive, ...own } =
+          remote === "" || remote === "client-session"
+            ? { archive: ctx.req }
+            : await remoteContext(remote, stream.signal);
+        const image = await builder.build(archive, { ...options, ...own });
         if (quiet) await stream.send({ stream: `${image}\n` });
       } catch (error) {
         // What is left of the context is read, so that the client reads the answer.
@@ -63,16 +89,10 @@ function buildOptions(
       "hull has no BuildKit: build with the classic builder (DOCKER_BUILDKIT=0)",
     );
   }
-  for (const name of ["remote", "squash", "outputs", "cachefrom"]) {
+  for (const name of ["squash", "outputs", "cachefrom"]) {
     const value = queryString(ctx, name) ?? "";
-    if (["", "0", "false", "[]", "null", "client-session"].includes(value)) {
-      continue;
-    }
-    throw new NotImplemented(
-      name === "remote"
-        ? "remote: hull fetches no build contexts; send the context in the request"
-        : `${name}: hull's builder does not do this`,
-    );
+    if (["", "0", "false", "[]", "null"].includes(value)) continue;
+    throw new NotImplemented(`${name}: hull's builder does not do this`);
   }
   const registry = registryConfig(ctx.get("X-Registry-Config"));
   return {
@@ -110,7 +130,13 @@ function hostConfig(ctx: ApiContext): HostConfig {
     ShmSize: queryInteger(ctx, "shmsize"),
   };
   const hosts = queryString(ctx, "extrahosts") ?? "";
-  return {
+  const texts = {
+    CpusetCpus: queryString(ctx, "cpusetcpus"),
+    CpusetMems: queryString(ctx, "cpusetmems"),
+    CgroupParent: queryString(ctx, "cgroupparent"),
+    Isolation: queryString(ctx, "isolation"),
+  };
+  const host = {
     ...Object.fromEntries(
       Object.entries(numbers).filter(([, value]) => Boolean(value)),
     ),
@@ -119,7 +145,13 @@ function hostConfig(ctx: ApiContext): HostConfig {
     ...(queryString(ctx, "ulimits")
       ? { Ulimits: json(ctx, "ulimits", Ulimits) }
       : {}),
+    ...Object.fromEntries(
+      Object.entries(texts).filter(([, value]) => Boolean(value)),
+    ),
   };
+  // Before the first step, not with the first RUN.
+  refuseImpossible(host);
+  return host;
 }
 
 function jsonOrList(text: string): string[] {

@@ -177,10 +177,10 @@ export function containerRoutes(service: ContainerService) {
 
     router.post("/containers/prune", async (ctx) => {
       const filters = queryFilters(ctx, PRUNE_FILTERS);
-      const removed = await service.prune(filters, untilFilter(filters));
+      const { ids, bytes } = await service.prune(filters, untilFilter(filters));
       ctx.body = {
-        ContainersDeleted: removed.length ? removed : null,
-        SpaceReclaimed: 0,
+        ContainersDeleted: ids.length ? ids : null,
+        SpaceReclaimed: bytes,
       };
     });
 

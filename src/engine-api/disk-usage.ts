@@ -52,8 +52,9 @@ export function diskUsageRoutes(
               })),
             )
           : null,
-        // There is no build cache yet.
-        BuildCache: wants("build-cache") ? [] : null,
+        BuildCache: wants("build-cache")
+          ? await images.buildCache.records()
+          : null,
       };
     });
   };

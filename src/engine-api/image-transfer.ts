@@ -1,9 +1,11 @@
 /** Endpoints by which images are made of containers and archives, and leave as archives or to registries. */
+import type { Readable } from "node:stream";
 import { z } from "zod";
+import { BadAnswer, fetchFile, isUrl } from "../archive/fetch.js";
 import { commit } from "../builder/commit.js";
 import type { ContainerService } from "../containers/service.js";
 import { applyChanges } from "../dockerfile/config.js";
-import { InvalidParameter } from "../errors.js";
+import { InvalidParameter, SystemError } from "../errors.js";
 import { nameOf } from "../images/local/new-image.js";
 import { parsePlatform } from "../images/platform.js";
 import { decodeRegistryAuth } from "../images/registry/credentials.js";
@@ -106,18 +108,15 @@ export async function importImage(
   );
   const config = applyChanges({}, queryStrings(ctx, "changes"));
   const platform = queryString(ctx, "platform") ?? "";
-  if (source !== "-") {
-    throw new InvalidParameter(
-      "fromSrc: the daemon fetches no archives; send it in the request (fromSrc=-)",
-    );
-  }
+  const url = source === "-" ? undefined : archiveUrl(source);
   await streamProgress(ctx, async (stream) => {
+    if (url) await stream.send({ status: `Downloading from ${url}` });
     const id = await images.local.make({
       parent: undefined,
-      layer: ctx.req,
+      layer: url ? await download(url, stream.signal) : ctx.req,
       config,
       author: "",
-      comment: queryString(ctx, "message") || "Imported from -",
+      comment: queryString(ctx, "message") || `Imported from ${url ?? "-"}`,
       createdBy: "",
       ...(platform ? { platform: parsePlatform(platform) } : {}),
       name,
@@ -125,6 +124,32 @@ export async function importImage(
     });
     await stream.send({ status: id });
   });
+}
+
+/** As Docker reads it: what has no scheme is a host. */
+function archiveUrl(source: string): string {
+  const url = /^[a-z][a-z0-9+.-]*:\/\//i.test(source)
+    ? source
+    : `http://${source}`;
+  if (!isUrl(url) || !URL.canParse(url)) {
+    throw new InvalidParameter(
+      `fromSrc: ${JSON.stringify(source)} is no URL of an archive: http and https are fetched`,
+    );
+  }
+  return url;
+}
+
+async function download(url: string, signal: AbortSignal): Promise<Readable> {
+  try {
+    return (await fetchFile(url, signal)).body;
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new SystemError(
+      error instanceof BadAnswer
+        ? `Got HTTP status code >= 400: ${error.status}`
+        : `cannot download ${url}: ${(error as Error).message}`,
+    );
+  }
 }
 
 async function save(

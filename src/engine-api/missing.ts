@@ -62,7 +62,6 @@ const OPERATIONS: readonly (readonly [string, string])[] = [
   ["DELETE /containers/:id", "remove a container"],
   ["POST /containers/prune", "delete stopped containers"],
   ["GET /images/json", "list Images"],
-  ["POST /build/prune", "delete builder cache"],
   ["POST /images/create", "create an image"],
   ["GET /images/*name/json", "inspect an image"],
   ["GET /images/*name/history", "get the history of an image"],

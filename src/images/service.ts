@@ -4,6 +4,7 @@ import { Conflict, InvalidParameter, NotFound } from "../errors.js";
 import type { EventBus } from "../events.js";
 import { Filters } from "../filters.js";
 import type { Disk } from "../hypervisor/index.js";
+import { BuildCache } from "./build-cache.js";
 import { type Digest, isDigest } from "./digest.js";
 import type { Image, ImageSource, ImageUsage } from "./index.js";
 import { Erofs } from "./layers/erofs.js";
@@ -75,6 +76,7 @@ export interface PullOptions {
 export class ImageService implements ImageSource {
   /** Commit, import, save, load, and push. */
   readonly local: LocalImages;
+  readonly buildCache: BuildCache;
   readonly #store: ImageStore;
   readonly #registry: RegistryClient;
   readonly #puller: Puller;
@@ -102,6 +104,7 @@ export class ImageService implements ImageSource {
       ),
       (diffIds) => this.#disk(diffIds),
     );
+    this.buildCache = new BuildCache(store, () => this.#usage);
     this.local = new LocalImages({
       store,
       layers: new LayerImporter(store, this.#findErofs, {

@@ -15,7 +15,6 @@ const VERSION = "/v1.51";
 const MISSING: string[] = [
   "GET /images/search",
   "GET /plugins/privileges",
-  "POST /build/prune",
   "POST /plugins/create",
   "POST /plugins/pull",
   "POST /session",

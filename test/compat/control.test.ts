@@ -76,7 +76,7 @@ describe("docker update", () => {
     );
     await refused(
       ["update", "--cpuset-cpus", "0", name],
-      /hull does not support the limit HostConfig\.CpusetCpus/,
+      /hull does not support HostConfig\.CpusetCpus/,
     );
     assert.equal((await inspect<HostLimits>(name)).HostConfig.Memory, 64 * MiB);
     assert.equal(await sh("cat /sys/fs/cgroup/memory.max"), String(64 * MiB));

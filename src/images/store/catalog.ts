@@ -24,6 +24,8 @@ const ImageRecordSchema = z.object({
   parent: DigestSchema.optional(),
   /** What a build made it by; see src/builder. */
   buildKey: z.string().optional(),
+  /** It was the last image of a build: more than a step on the way. */
+  buildResult: z.boolean().optional(),
 });
 /** What is known of an image beside its config. */
 export type ImageRecord = z.output<typeof ImageRecordSchema>;
