@@ -271,8 +271,8 @@ export interface Limits {
 
 /** What `setup` found out about the machine, with how long its parts took (for the start trace). */
 export interface SetupResult {
-  /** Milliseconds each step took, in the order of their doing. */
-  timings: { step: string; ms: number }[];
+  /** Microseconds each step took, in the order of their doing. */
+  timings: { step: string; us: number }[];
 }
 
 /** A process to start inside the container. */

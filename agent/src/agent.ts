@@ -205,8 +205,12 @@ export class Agent implements Receiver {
       bootId: this.container
         ? readText("/proc/sys/kernel/random/boot_id").trim()
         : "",
-      uptimeMs: sys.clock(CLOCK_BOOTTIME),
-      agent: { residentBytes: residentBytes(), readyMs: this.readyMs },
+      // Whole numbers: to write others as decimals is new code for a machine that was just restored.
+      uptimeMs: Math.round(sys.clock(CLOCK_BOOTTIME)),
+      agent: {
+        residentBytes: residentBytes(),
+        readyMs: Math.round(this.readyMs),
+      },
       ready: this.container !== undefined,
       processes: [...this.processes.values()]
         .filter((process) => !(process instanceof FileProcess))

@@ -61,7 +61,8 @@ export function setUpContainer(
   const timed = <T>(name: string, run: () => T): T => {
     const start = sys.clock(CLOCK_MONOTONIC);
     const value = run();
-    timings.push({ step: name, ms: sys.clock(CLOCK_MONOTONIC) - start });
+    const us = Math.round((sys.clock(CLOCK_MONOTONIC) - start) * 1000);
+    timings.push({ step: name, us });
     return value;
   };
 

@@ -56,7 +56,7 @@ test("the guest's names of its steps can neither be many nor speak to a terminal
   const trace = new StartTrace("c");
   const timings = Array.from({ length: 10_000 }, () => ({
     step: `\u001b[2J${"x".repeat(1000)}`,
-    ms: 1,
+    us: 1,
   }));
   await trace.setup(Promise.resolve({ timings }));
   const steps = trace.report().spans.filter(({ name }) => name !== "setup");

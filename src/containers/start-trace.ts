@@ -42,7 +42,7 @@ export class StartTrace {
   readonly #begun: string;
   readonly #spans: StartSpan[] = [];
   #machine: { machine: Machine; at: number } | undefined;
-  #setup: { timings: { step: string; ms: number }[]; at: number } | undefined;
+  #setup: { timings: { step: string; us: number }[]; at: number } | undefined;
   #end: number | undefined;
   #firstByte: number | undefined;
   #error: string | undefined;
@@ -91,7 +91,7 @@ export class StartTrace {
   }
 
   /** Times the agent's setup, with the steps the agent tells of. */
-  async setup<T extends { timings: { step: string; ms: number }[] }>(
+  async setup<T extends { timings: { step: string; us: number }[] }>(
     request: Promise<T>,
   ): Promise<T> {
     const at = this.#now();
@@ -155,10 +155,10 @@ export class StartTrace {
 const MAX_STEPS = 40;
 
 /** The guest wrote them: a compromised one must not fill the disk or speak to the reader's terminal. */
-function guestSteps(timings: readonly { step: string; ms: number }[]) {
-  return timings.slice(0, MAX_STEPS).map(({ step, ms }) => ({
+function guestSteps(timings: readonly { step: string; us: number }[]) {
+  return timings.slice(0, MAX_STEPS).map(({ step, us }) => ({
     name: step.replace(/[^\w ./-]/g, "?").slice(0, 40),
-    ms: Number.isFinite(ms) ? Math.max(0, ms) : 0,
+    ms: Number.isFinite(us) ? Math.max(0, us / 1000) : 0,
   }));
 }
 

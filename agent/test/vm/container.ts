@@ -75,9 +75,9 @@ export class TestContainer {
         : disksOf(directory),
       nics: options.nics ?? 1,
       countInstructions: options.countInstructions ?? false,
-      ...(options.saved ? { saved: options.saved } : {}),
+      saved: options.saved !== undefined,
     });
-    if (options.saved) await machine.resume();
+    if (options.saved) await machine.resume(options.saved);
     else await machine.connect();
     return new TestContainer(machine, directory);
   }

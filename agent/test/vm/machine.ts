@@ -54,8 +54,8 @@ export interface MachineOptions {
   nics?: number;
   /** The guest's clock counts instructions, one a nanosecond: figures that no load disturbs. */
   countInstructions?: boolean;
-  /** The file of a saved machine, to go on as that one. */
-  saved?: string;
+  /** It waits for `resume`. */
+  saved?: boolean;
 }
 
 export class TestMachine {
@@ -102,7 +102,7 @@ export class TestMachine {
       ...["-kernel", options.kernel, "-initrd", options.initramfs],
       ...["-append", kernelParameters(options)],
       ...(options.countInstructions ? ["-icount", "shift=0,sleep=off"] : []),
-      ...(options.saved ? ["-incoming", `exec:cat ${options.saved}`] : []),
+      ...(options.saved ? ["-incoming", "defer"] : []),
       ...["-qmp", `unix:${this.qmpPath},server=on,wait=off`],
       ...["-device", "virtio-serial-device"],
       ...["-chardev", `file,id=console,path=${this.consolePath}`],
@@ -142,8 +142,15 @@ export class TestMachine {
     }, 120_000);
   }
 
-  /** Has a saved machine go on. */
-  async resume(): Promise<Hello> {
+  /** Goes on as the machine that was saved to a file. */
+  async resume(saved: string): Promise<Hello> {
+    await this.qmp([
+      {
+        execute: "migrate-set-parameters",
+        arguments: { "announce-rounds": 0 },
+      },
+      { execute: "migrate-incoming", arguments: { uri: `exec:cat ${saved}` } },
+    ]);
     for (;;) {
       const [state] = (await this.qmp([{ execute: "query-status" }])) as [
         { status: string },

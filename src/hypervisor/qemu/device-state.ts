@@ -73,6 +73,9 @@ export async function loadState(
   const done = migrated(qmp, content);
   await Promise.all([
     qmp.execute("migrate-set-capabilities", capabilities(content)),
+    // A clone is nobody that came from elsewhere: without this QEMU sends packets of its own by each NIC, and has
+    // the guest announce itself, five times each.
+    qmp.execute("migrate-set-parameters", { "announce-rounds": 0 }),
     // It may be answered only when all of it was read.
     qmp.execute(
       "migrate-incoming",
