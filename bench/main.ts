@@ -11,6 +11,7 @@ import { startHulld } from "./engines/hulld.js";
 import { findPodman } from "./engines/podman.js";
 import { serveImages } from "./images.js";
 import { agentMeasure } from "./measures/agent.js";
+import { composeMeasure } from "./measures/compose.js";
 import { densityMeasure } from "./measures/density.js";
 import { execMeasure } from "./measures/exec.js";
 import {
@@ -43,6 +44,7 @@ const MEASURES: readonly Measure[] = [
   instructionsMeasure,
   volumesMeasure,
   networkMeasure,
+  composeMeasure,
 ];
 const PEERS = { dockerd: startDockerd, podman: findPodman };
 type PeerName = keyof typeof PEERS;

@@ -29,7 +29,7 @@ export class Taps {
 
   /** @param daemonId hex digits that tell this daemon's taps from those of others on the host */
   constructor(daemonId: string, log: Logger) {
-    this.#tag = daemonId.slice(0, 3);
+    this.#tag = daemonId.slice(0, 5);
     this.#log = log;
   }
 
@@ -46,7 +46,7 @@ export class Taps {
         : createHash("sha256")
             .update(containerId + networkId)
             .digest("hex");
-    return `${this.prefix}${digits.slice(0, 10)}`;
+    return `${this.prefix}${digits.slice(0, 8)}`;
   }
 
   /**
@@ -92,7 +92,7 @@ export class Taps {
    * @throws {SystemError} the kernel refused, in its words
    */
   async create(): Promise<string> {
-    const device = `${this.prefix}${randomBytes(5).toString("hex")}`;
+    const device = `${this.prefix}${randomBytes(4).toString("hex")}`;
     try {
       await this.#batch.run([
         `tuntap add dev ${device} mode tap`,

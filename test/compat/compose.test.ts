@@ -20,6 +20,9 @@ const server = (more: string) =>
     `trap 'exit 0' TERM; mkdir -p /www; ${more}; httpd -p 80 -h /www; echo serving; while true; do sleep 1 & wait $$!; done`,
   ]);
 
+/** An image that is in the registry once Compose has pushed it. */
+const pushed = busybox().replace(/\/[^/]*$/, `/pushed-${process.pid}:latest`);
+
 const FILES = {
   "compose.yaml": `
 services:
@@ -51,6 +54,10 @@ services:
     image: ${busybox()}
     profiles: [more]
     command: ["sleep", "600"]
+  built:
+    image: ${pushed}
+    build: .
+    profiles: [build]
 networks:
   front: {}
   back: { internal: true }
@@ -107,8 +114,14 @@ describe("Compose v2", { skip }, () => {
     assert.equal(alone.stdout.trim(), plugin);
   });
 
-  test("pull and images", async () => {
+  test("pull and push", async () => {
     await project.ok(["pull", "-q"]);
+    await dockerOk(["tag", busybox(), pushed]);
+    // Compose pushes what it could build; this was built already.
+    await project.ok(["--profile", "build", "push", "-q"]);
+    await dockerOk(["rmi", pushed]);
+    await dockerOk(["pull", "-q", pushed]);
+    await dockerOk(["rmi", pushed]);
   });
 
   test("up -d waits for health, and makes networks and volumes", async () => {

@@ -90,6 +90,19 @@ describe("volumes", () => {
         400,
         'create ok: missing required option: "device"',
       ],
+      [
+        { Name: "ok", DriverOpts: { type: "tmpfs", device: "tmpfs" } },
+        501,
+        'create ok: hull does not support volumes of type "tmpfs": only type=none with o=bind',
+      ],
+      [
+        {
+          Name: "ok",
+          DriverOpts: { type: "nfs", o: "addr=192.0.2.1", device: ":/data" },
+        },
+        501,
+        'create ok: hull does not support volumes of type "nfs": only type=none with o=bind',
+      ],
     ] as const) {
       const answer = await api("POST", "/volumes/create", body);
       assert.deepEqual([answer.status, messageOf(answer)], [status, message]);
