@@ -90,6 +90,7 @@ export function setupOf(
     entropy: randomBytes(64).toString("base64"),
     hostname: config.Hostname,
     domainname: config.Domainname,
+    // As with Docker: the image's own stays.
     machineId: "",
     network: {
       interfaces: interfacesOf(record),

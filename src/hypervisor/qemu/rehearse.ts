@@ -48,9 +48,10 @@ async function perform(
   await rehearsal.run(agent);
   await agent.request("reset", {});
   await sleep(SETTLE_MS);
-  await machine.pause();
   await Promise.all(disks.map((_, slot) => ejectDisk(qmp, slot, nodeOf(slot))));
+  // QEMU closes no file of a machine that stands still.
   await takeFilesBack(qmp);
+  await machine.pause();
   await removeWritten(disks);
 }
 

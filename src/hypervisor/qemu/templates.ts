@@ -37,6 +37,8 @@ export class Templates {
   readonly #options: TemplatesOptions;
   readonly #store: TemplateStore;
   readonly #making = new Map<string, Promise<void>>();
+  /** Of these none is there until it is made. */
+  readonly #missing = new Set<string>();
   readonly #failedAt = new Map<string, number>();
   readonly #closing = new AbortController();
   #queue: Promise<void> = Promise.resolve();
@@ -52,7 +54,7 @@ export class Templates {
     shape: MachineShape,
   ): Promise<OpenTemplate | undefined> {
     const name = shapeName(shape);
-    if (!this.#options.enabled || this.#making.has(name)) return undefined;
+    if (!this.#options.enabled || this.#missing.has(name)) return undefined;
     try {
       return await this.#store.open(on.platformKey, name);
     } catch (error) {
@@ -73,7 +75,7 @@ export class Templates {
       .catch(() => undefined);
   }
 
-  /** Makes a template in the background; one at a time. Resolves when it was tried; never rejects. */
+  /** Makes a template that is not there in the background; one at a time. Resolves when it was tried; never rejects. */
   make(on: TemplatePlatform, shape: MachineShape): Promise<void> {
     const name = shapeName(shape);
     const failed = this.#failedAt.get(name) ?? -Infinity;
@@ -94,6 +96,15 @@ export class Templates {
     await this.#queue;
   }
 
+  /** Machines that were booted while it was made ask for it again. */
+  async #isThere(on: TemplatePlatform, name: string): Promise<boolean> {
+    const found = await this.#store
+      .open(on.platformKey, name)
+      .catch(() => undefined);
+    await found?.state.close();
+    return found !== undefined;
+  }
+
   async #make(on: TemplatePlatform, shape: MachineShape): Promise<void> {
     const { log, nics, taps, runDirectory } = this.#options;
     const name = shapeName(shape);
@@ -101,6 +112,8 @@ export class Templates {
     let backends: NicBackend[] = [];
     try {
       if (this.#closing.signal.aborted) return;
+      if (await this.#isThere(on, name)) return;
+      this.#missing.add(name);
       backends = await nics(shape);
       await makeTemplate(
         this.#store,
@@ -120,6 +133,7 @@ export class Templates {
         "a machine template could not be made: machines of its kind are booted",
       );
     } finally {
+      this.#missing.delete(name);
       this.#making.delete(name);
       for (const nic of backends) {
         if (nic.kind === "tap") taps?.discardTap(nic.device);
