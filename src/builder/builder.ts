@@ -12,6 +12,7 @@ import {
 } from "../dockerfile/parse.js";
 import { expand, parsePairs } from "../dockerfile/words.js";
 import { InvalidParameter, NotFound } from "../errors.js";
+import { faultPoint } from "../fault.js";
 import { type Digest, shortId } from "../images/digest.js";
 import { parseReference } from "../images/reference.js";
 import type { ImageService } from "../images/service.js";
@@ -45,8 +46,15 @@ export class Builder {
   readonly #options: BuilderOptions;
   #next = 0;
 
-  constructor(options: BuilderOptions) {
+  private constructor(options: BuilderOptions) {
     this.#options = options;
+  }
+
+  /** To be called once a daemon: what an earlier one was building goes. */
+  static async open(options: BuilderOptions): Promise<Builder> {
+    await rm(options.directory, { recursive: true, force: true });
+    await mkdir(options.directory, { recursive: true, mode: 0o700 });
+    return new Builder(options);
   }
 
   /**
@@ -67,6 +75,7 @@ export class Builder {
         path.join(folder, "context"),
         options.signal,
       );
+      faultPoint("build.context-read");
       const text = await context.text(options.dockerfile, MAX_DOCKERFILE);
       if (text === undefined) {
         throw new InvalidParameter(
@@ -176,10 +185,12 @@ class Build {
       });
     }
     await this.#services.images.buildCache.isResult(image);
+    faultPoint("build.made");
     say({ aux: { ID: image } });
     say({ stream: `Successfully built ${shortId(image)}\n` });
     for (const name of names) {
       await this.#services.images.local.name(image, name);
+      faultPoint("build.named");
       say({ stream: `Successfully tagged ${name.familiar}\n` });
     }
     return image;

@@ -6,9 +6,11 @@ import { pack } from "tar-stream";
 import { decompressUnknown } from "../archive/decompress.js";
 import { fetchFile, isUrl } from "../archive/fetch.js";
 import type { Container } from "../containers/container.js";
+import type { ContainerService } from "../containers/service.js";
 import type { Instruction } from "../dockerfile/parse.js";
 import { expand, expandWords } from "../dockerfile/words.js";
 import { InvalidParameter, NotFound } from "../errors.js";
+import { faultPoint } from "../fault.js";
 import type { Digest } from "../images/digest.js";
 import { baseImage, type StepContext } from "./builder.js";
 import {
@@ -86,15 +88,7 @@ export async function copyStep(
   const key = JSON.stringify([keyword, shown, owner, mode ?? ""]);
   if (await cached(key)) return;
 
-  const container = await containers.create(
-    {
-      Image: stage.image,
-      Entrypoint: [""],
-      Cmd: ["/"],
-      HostConfig: { NetworkMode: "none" },
-    },
-    undefined,
-  );
+  const container = await workplace(containers, stage.image);
   try {
     const there = await isFolderIn(context, container, target);
     for (const { from, items, isFolder, name } of parts) {
@@ -117,9 +111,28 @@ export async function copyStep(
     }
     const layer = await containers.files.layer(container, false);
     await commit({ words: `/bin/sh -c #(nop) ${shown}`, key, layer });
+    faultPoint("build.copy-committed");
   } finally {
-    await containers.remove(container, true).catch(() => undefined);
+    await containers.remove(container, true, true).catch(() => undefined);
   }
+}
+
+/** A container for the sake of an image's files, which never runs. */
+function workplace(
+  containers: ContainerService,
+  image: Digest | undefined,
+): Promise<Container> {
+  return containers.create(
+    {
+      Image: image,
+      Entrypoint: [""],
+      Cmd: ["/"],
+      HostConfig: { NetworkMode: "none" },
+    },
+    undefined,
+    undefined,
+    true,
+  );
 }
 
 /** Extracts; an archive's folder is made where it is missing. */
@@ -228,21 +241,13 @@ async function sourcesOf(
   const image =
     earlier?.image ??
     ((await baseImage(images, from, options.platform, options)).id as Digest);
-  const container = await containers.create(
-    {
-      Image: image,
-      Entrypoint: [""],
-      Cmd: ["/"],
-      HostConfig: { NetworkMode: "none" },
-    },
-    undefined,
-  );
+  const container = await workplace(containers, image);
   try {
     const file = path.join(context.folder, `from-${container.id}`);
     const archive = await containers.files.export(container);
     return await BuildContext.read(archive, file, options.signal);
   } finally {
-    await containers.remove(container, true).catch(() => undefined);
+    await containers.remove(container, true, true).catch(() => undefined);
   }
 }
 

@@ -1,6 +1,7 @@
 /** RUN: a command in a container, and so in a machine, of its own. */
 import type { StdioClient } from "../containers/stdio.js";
 import type { Instruction } from "../dockerfile/parse.js";
+import { faultPoint } from "../fault.js";
 import { shortId } from "../images/digest.js";
 import { CommandFailed, commandOf, type StepContext } from "./builder.js";
 import type { Stage } from "./stage.js";
@@ -30,7 +31,10 @@ export async function runStep(
       HostConfig: options.host,
     },
     undefined,
+    undefined,
+    true,
   );
+  faultPoint("build.run-created");
   say({ stream: ` ---> Running in ${container.id.slice(0, 12)}\n` });
   let done = false;
   const stop = () => {
@@ -49,9 +53,11 @@ export async function runStep(
     };
     container.stdio.attach(output);
     await containers.lifecycle.start(container);
+    faultPoint("build.run-started");
     signal.addEventListener("abort", stop, { once: true });
     if (signal.aborted) stop();
     const code = await ended;
+    faultPoint("build.run-ended");
     signal.throwIfAborted();
     if (code !== 0) {
       throw new CommandFailed(
@@ -65,14 +71,15 @@ export async function runStep(
       layer: await containers.files.layer(container, false),
     });
     done = true;
+    faultPoint("build.run-committed");
   } finally {
     signal.removeEventListener("abort", stop);
     if (done ? options.remove : options.forceRemove || signal.aborted) {
-      await containers.remove(container, true).catch(() => undefined);
+      await containers.remove(container, true, true).catch(() => undefined);
       if (done)
         say({
           stream: ` ---> Removed intermediate container ${shortId(`sha256:${container.id}`)}\n`,
         });
-    }
+    } else await containers.keep(container);
   }
 }

@@ -124,6 +124,8 @@ export interface ContainerRecord {
   mounts?: MountPoint[];
   /** The machine's taps, by the places of its NICs; present while there is a machine. */
   taps?: string[];
+  /** Made by a step of a build: it goes when the daemon is gone that made it. */
+  temporary?: true;
   /** Size of its writable disk, in bytes. */
   diskBytes: number;
 }

@@ -96,7 +96,7 @@ async function restore(
   const { record } = container;
   const { status } = record.state;
   const machine = record.machine && (await hypervisor.reattach(record.machine));
-  if (status === "removing") {
+  if (status === "removing" || record.temporary) {
     record.state.status = "exited";
     if (machine) lifecycle.finishTearDown(container, machine);
     void guarded(container, options.remove(container), log);

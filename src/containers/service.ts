@@ -115,7 +115,9 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       remove: (container) =>
         this.#remove(
           container,
-          container.record.hostConfig.AutoRemove ?? false,
+          container.record.temporary ??
+            container.record.hostConfig.AutoRemove ??
+            false,
         ),
     });
   }
@@ -137,6 +139,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
    * `POST /containers/create`.
    * @param name the name the user chose; a random one when undefined
    * @param platform what `--platform` asks of the image
+   * @param temporary it goes when this daemon does, unless `keep` is called
    * @throws {NotFound} no such image, or not for that platform
    * @throws {Conflict} the name is taken
    * @throws {InvalidParameter} see `newRecord`
@@ -145,6 +148,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     request: CreateRequest,
     name: string | undefined,
     platform?: string,
+    temporary = false,
   ): Promise<Container> {
     const { images, networks, volumes, defaults, log } = this.#options;
     const chosen = name ? checkName(name) : this.#freeName();
@@ -155,6 +159,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     const id = newId();
     const record = newRecord(id, chosen, request, image, defaults);
     record.networks = record.networks.map((one) => this.#known(one));
+    if (temporary) record.temporary = true;
     this.#index.reserve(chosen, id);
     let mounts: ResolvedMounts | undefined;
     try {
@@ -188,6 +193,12 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     } finally {
       mounts?.release();
     }
+  }
+
+  /** Makes a temporary container one like any other. */
+  async keep(container: Container): Promise<void> {
+    delete container.record.temporary;
+    await container.save();
   }
 
   /** A network as it is called, and by its ID, where it is there already. */
@@ -359,6 +370,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
         this.#index.release(fresh, record.id);
         throw error;
       }
+      faultPoint("rename.saved");
       this.#index.release(old, record.id);
       this.#options.networks.rename(namesOf(record));
       this.tell(container, "rename", { oldName: `/${old}` });

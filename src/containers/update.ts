@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import type { Limits } from "../../protocol/index.js";
 import { Conflict, HullError, InvalidParameter } from "../errors.js";
+import { faultPoint } from "../fault.js";
 import type { Container } from "./container.js";
 import { hostConfigSchema, type HostConfig } from "./create-request.js";
 import { limitsOf } from "./machine-spec.js";
@@ -59,11 +60,13 @@ export function updateContainer(
     try {
       const next = merged(record.hostConfig, request);
       if (container.isRunning) await apply(container, request, next);
+      faultPoint("update.applied");
       record.hostConfig = next;
     } catch (error) {
       throw cannot(container, error);
     }
     await container.save();
+    faultPoint("update.saved");
   });
 }
 

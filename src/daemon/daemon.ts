@@ -233,7 +233,7 @@ export class Daemon {
           execRoutes(containers),
           imageTransferRoutes(images, containers),
           buildRoutes(
-            new Builder({
+            await Builder.open({
               containers,
               images,
               directory: path.join(dataRoot, "build"),

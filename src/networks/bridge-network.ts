@@ -1,5 +1,6 @@
 /** A network on a Linux bridge: one tap a container, addresses from pools, NAT to the outside. */
 import { Forbidden, Unavailable } from "../errors.js";
+import { faultPoint } from "../fault.js";
 import { AddressPool, macOf } from "./address-pool.js";
 import { bridgeDown, bridgeUp } from "./bridge-device.js";
 import { NameServer } from "./dns/name-server.js";
@@ -142,6 +143,7 @@ export class BridgeNetwork implements Network {
       },
       this.#host.log,
     );
+    if (fresh) faultPoint("network-create.bridge");
     if (this.#ipv4 && !this.#rules.internal) await allowLoopback(bridge);
     if (!rules.networks.includes(this.#rules)) rules.networks.push(this.#rules);
     await this.#host.firewall.apply();
@@ -156,6 +158,7 @@ export class BridgeNetwork implements Network {
     await this.#nameServer?.close();
     rules.networks = rules.networks.filter((one) => one !== this.#rules);
     await bridgeDown(this.#options.bridge, this.id);
+    faultPoint("network-rm.bridge-gone");
     await this.#host.firewall.apply();
   }
 

@@ -11,6 +11,7 @@ import {
   Unavailable,
 } from "../errors.js";
 import type { EventBus } from "../events.js";
+import { faultPoint } from "../fault.js";
 import { BridgeNetwork } from "./bridge-network.js";
 import { hasTool } from "./command.js";
 import {
@@ -268,7 +269,9 @@ export class Networks implements NetworkService {
       this.#networks.splice(this.#networks.indexOf(network), 1);
       try {
         await network.down();
+        faultPoint("network-rm.down");
         await network.forget();
+        faultPoint("network-rm.gone");
       } catch (error) {
         this.#networks.push(network);
         throw error;

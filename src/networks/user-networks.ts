@@ -7,6 +7,7 @@ import {
   InvalidParameter,
   Unavailable,
 } from "../errors.js";
+import { faultPoint } from "../fault.js";
 import { BridgeNetwork } from "./bridge-network.js";
 import {
   bridgeOptions,
@@ -105,7 +106,9 @@ export async function createUserNetwork(
   const network = networkOf(record, file, options);
   try {
     await file.write(record);
+    faultPoint("network-create.recorded");
     await network.up(true);
+    faultPoint("network-create.up");
   } catch (error) {
     await network.down().catch((failure: unknown) => {
       host.log.warn({ err: failure }, "cannot undo the making of a network");

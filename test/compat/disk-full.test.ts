@@ -12,7 +12,7 @@ import {
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Daemon } from "./harness/daemon.js";
-import { docker as cli, type Result } from "./harness/docker.js";
+import { cliOf } from "./harness/docker.js";
 import { environment, imageRef } from "./harness/environment.js";
 import { image, layer } from "./harness/image-builder.js";
 import { push } from "./harness/registry.js";
@@ -29,13 +29,7 @@ describe("a data root that is full", { skip: !environment().root }, () => {
   const filler = path.join(daemon.dataRoot, "filler");
   let used: number;
 
-  const docker = (args: string[], timeout = 60_000): Promise<Result> =>
-    cli(args, { host: daemon.host, timeout });
-  const ok = async (args: string[]): Promise<string> => {
-    const { code, stdout, stderr } = await docker(args);
-    assert.equal(code, 0, `docker ${args.join(" ")}: ${stdout}${stderr}`);
-    return stdout.trim();
-  };
+  const { docker, ok } = cliOf(daemon);
 
   before(async () => {
     mkdirSync(daemon.dataRoot, { recursive: true });

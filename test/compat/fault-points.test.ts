@@ -1,14 +1,14 @@
 /** The daemon is killed at each step of an operation: afterwards it has happened, or it has not. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { FAULT_POINTS, type FaultPoint } from "../../src/fault.js";
 import { Daemon, runDaemon } from "./harness/daemon.js";
-import { docker as cli, type Result } from "./harness/docker.js";
+import { cliOf } from "./harness/docker.js";
 import { SOAK } from "./harness/effort.js";
 import { environment, imageRef } from "./harness/environment.js";
+import { leftovers as hostLeftovers } from "./harness/leftovers.js";
 import { eventually } from "./harness/wait.js";
 
 const NAME = "subject";
@@ -18,14 +18,11 @@ const PULLED = imageRef("multi");
 const bridge = `hfp${process.pid}`;
 const daemon = new Daemon(path.join(environment().directory, "f"));
 
-const docker = (args: string[]): Promise<Result> =>
-  cli(args, { host: daemon.host, timeout: 120_000 });
-
-async function ok(args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await docker(args);
-  assert.equal(code, 0, `docker ${args.join(" ")}: ${stdout}${stderr}`);
-  return stdout.trim();
-}
+const { docker, ok } = cliOf(daemon, {
+  timeout: 120_000,
+  env: { DOCKER_BUILDKIT: "0" },
+});
+const leftovers = () => hostLeftovers(daemon, bridge);
 
 /** An operation that is cut short, and what may be the case after it. */
 interface Operation {
@@ -36,30 +33,42 @@ interface Operation {
   state: () => Promise<string>;
   before: string;
   done: string;
+  /** What may be left where it has not happened, as a cache, and is removed by this. */
+  tidy?: string[][];
   undo: string[][];
 }
 
-async function containerState(): Promise<string> {
+/** What `inspect` says in a format, "absent" when there is no such thing. */
+async function inspected(
+  type: string,
+  name: string,
+  format: string,
+): Promise<string> {
   const { code, stdout } = await docker([
-    ...["inspect", "--type", "container"],
-    ...["--format", "{{.State.Status}}", NAME],
+    ...["inspect", "--type", type, "--format", format, name],
   ]);
   return code === 0 ? stdout.trim() : "absent";
 }
 
-async function imageState(): Promise<string> {
-  return (await docker(["image", "inspect", PULLED])).code === 0
-    ? "present"
-    : "absent";
-}
+const containerState = () => inspected("container", NAME, "{{.State.Status}}");
+const there = (type: string, name: string) => () =>
+  inspected(type, name, "present");
 
 const CREATE = ["create", "--name", NAME, IMAGE, "sleep", "1000"];
 const REMOVE = [["rm", "-f", NAME]];
+/** What is made of it. */
+const MADE = "subject-image";
+const NETWORK = [
+  ...["network", "create", "--label", "of=test"],
+  ...["-o", `com.docker.network.bridge.name=${bridge}n`, NAME],
+];
+/** Filled by `before`. */
+const context = path.join(environment().directory, "fault-points-context");
 
 const operations = {
   pull: {
     command: ["pull", PULLED],
-    state: imageState,
+    state: there("image", PULLED),
     before: "absent",
     done: "present",
     undo: [["rmi", PULLED]],
@@ -67,7 +76,7 @@ const operations = {
   rmi: {
     prepare: [["pull", PULLED]],
     command: ["rmi", PULLED],
-    state: imageState,
+    state: there("image", PULLED),
     before: "present",
     done: "absent",
     undo: [],
@@ -103,6 +112,72 @@ const operations = {
     done: "absent",
     undo: [],
   },
+  "volume-create": {
+    command: ["volume", "create", "--label", "of=test", NAME],
+    state: there("volume", NAME),
+    before: "absent",
+    done: "present",
+    undo: [["volume", "rm", NAME]],
+  },
+  "volume-rm": {
+    prepare: [["volume", "create", NAME]],
+    command: ["volume", "rm", NAME],
+    state: there("volume", NAME),
+    before: "present",
+    done: "absent",
+    undo: [],
+  },
+  "network-create": {
+    command: NETWORK,
+    state: there("network", NAME),
+    before: "absent",
+    done: "present",
+    undo: [["network", "rm", NAME]],
+  },
+  "network-rm": {
+    prepare: [NETWORK],
+    command: ["network", "rm", NAME],
+    state: there("network", NAME),
+    before: "present",
+    done: "absent",
+    undo: [],
+  },
+  commit: {
+    prepare: [CREATE],
+    command: ["commit", NAME, MADE],
+    state: there("image", MADE),
+    before: "absent",
+    done: "present",
+    undo: [["rmi", MADE], ...REMOVE],
+  },
+  build: {
+    command: ["build", "-t", MADE, context],
+    state: there("image", MADE),
+    before: "absent",
+    done: "present",
+    // The steps that were done are kept for the next build.
+    tidy: [["image", "prune", "-f"]],
+    undo: [["rmi", MADE]],
+  },
+  rename: {
+    prepare: [CREATE],
+    command: ["rename", NAME, "renamed"],
+    state: async () =>
+      (await inspected("container", "renamed", "after")) === "after"
+        ? "after"
+        : inspected("container", NAME, "before"),
+    before: "before",
+    done: "after",
+    undo: [["rm", "renamed"]],
+  },
+  update: {
+    prepare: [CREATE, ["start", NAME]],
+    command: ["update", "--pids-limit", "77", NAME],
+    state: () => inspected("container", NAME, "{{.HostConfig.PidsLimit}}"),
+    before: "0",
+    done: "77",
+    undo: REMOVE,
+  },
 } satisfies Record<string, Operation>;
 
 function operationOf(point: FaultPoint): Operation {
@@ -118,41 +193,6 @@ function operationOf(point: FaultPoint): Operation {
   }
 }
 
-/** Everything of the host that this daemon made and that outlives it. */
-function leftovers(): Record<string, string[]> {
-  const links = (
-    JSON.parse(execFileSync("ip", ["-json", "link"], { encoding: "utf8" })) as {
-      ifname: string;
-      master?: string;
-    }[]
-  )
-    .filter(({ ifname, master }) => ifname === bridge || master === bridge)
-    .map(({ ifname }) => ifname);
-  const rules = environment().root
-    ? execFileSync("nft", ["list", "ruleset"], { encoding: "utf8" })
-        .split("\n")
-        .filter((line) => line.includes(bridge))
-    : [];
-  return {
-    files: list(daemon.dataRoot),
-    runtime: list(daemon.execRoot),
-    machines: daemon.machines().map(String),
-    links: links.sort(),
-    rules,
-  };
-}
-
-/**
- * All files but logs, of which a container keeps an empty one for a start that did not happen, and empty
- * disks, which are made ahead.
- */
-function list(directory: string): string[] {
-  if (!existsSync(directory)) return [];
-  return readdirSync(directory, { recursive: true, encoding: "utf8" })
-    .filter((name) => !/-json\.log$|^blank\/spare-/.test(name))
-    .sort();
-}
-
 /** One point of each operation in CI; all of them in the long form. */
 const SHORT: readonly FaultPoint[] = [
   "pull.layer-renamed",
@@ -162,12 +202,23 @@ const SHORT: readonly FaultPoint[] = [
   "end.unbooked",
   "teardown.detached",
   "rm.record-gone",
+  "volume-rm.renamed",
+  "network-create.bridge",
+  "network-rm.bridge-gone",
+  "commit.config-stored",
+  "build.run-started",
 ];
 
 describe("a daemon that is killed in the middle of", () => {
   let clean: Record<string, string[]>;
 
   before(async () => {
+    mkdirSync(context);
+    writeFileSync(path.join(context, "file"), "content");
+    writeFileSync(
+      path.join(context, "Dockerfile"),
+      `FROM ${IMAGE}\nCOPY file /file\nRUN echo made > /made\nENV A=b\n`,
+    );
     await daemon.start([
       ...["--warm", "0"],
       ...(environment().root ? ["--bridge", bridge] : []),
@@ -177,24 +228,23 @@ describe("a daemon that is killed in the middle of", () => {
     await ok(CREATE);
     await ok(["start", NAME]);
     for (const command of REMOVE) await ok(command);
-    // The template that machines of this kind are restored from from now on is made, too.
-    await eventually(() => assert.deepEqual(leftovers()["machines"], []), {
-      timeout: 60_000,
-    });
+    await templateMade();
     await daemon.stop("SIGKILL");
     await daemon.start();
     clean = leftovers();
   });
   afterEach(async () => {
     await daemon.ping().catch(() => daemon.start());
-    await docker(["rm", "-f", NAME]);
-    await docker(["rmi", "-f", PULLED]);
+    await docker(["rm", "-f", NAME, "renamed"]);
+    await docker(["rmi", "-f", PULLED, MADE]);
+    await docker(["volume", "rm", "-f", NAME]);
+    await docker(["network", "rm", NAME]);
   });
   after(() => daemon.destroy());
 
   for (const point of SOAK ? FAULT_POINTS : SHORT) {
     test(`${point}: it happened or it did not, and nothing else is left`, async () => {
-      const operation = operationOf(point);
+      const operation: Operation = operationOf(point);
       for (const command of operation.prepare ?? []) await ok(command);
       if (operation.prepare) await settled();
       const prepared = leftovers();
@@ -219,7 +269,10 @@ describe("a daemon that is killed in the middle of", () => {
         return now;
       });
       if (state === operation.before) {
-        await eventually(() => assert.deepEqual(leftovers(), prepared));
+        await eventually(async () => {
+          for (const command of operation.tidy ?? []) await ok(command);
+          assert.deepEqual(leftovers(), prepared);
+        });
         await ok(operation.command);
         assert.equal(await operation.state(), operation.done);
       }
@@ -239,6 +292,20 @@ describe("a daemon that is killed in the middle of", () => {
     }
   });
 });
+
+/** The template that machines of this kind are restored from from now on is made, and its machine gone. */
+function templateMade(): Promise<void> {
+  return eventually(
+    () => {
+      const { files = [], runtime, machines } = leftovers();
+      assert.ok(files.some((name) => name.endsWith("/template.json")));
+      assert.ok(!files.some((name) => name.includes(".draft")));
+      assert.deepEqual(runtime, ["m", "trial"]);
+      assert.deepEqual(machines, []);
+    },
+    { timeout: 120_000, what: "the template is made" },
+  );
+}
 
 /** A machine that was asked to end is gone; one that runs has all it needs. */
 async function settled(): Promise<void> {

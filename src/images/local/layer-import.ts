@@ -14,6 +14,7 @@ import {
   MAGIC_BYTES,
 } from "../../archive/decompress.js";
 import { InvalidParameter } from "../../errors.js";
+import { faultPoint } from "../../fault.js";
 import type { Digest } from "../digest.js";
 import type { Erofs } from "../layers/erofs.js";
 import type { LayerLimits } from "../layers/layer-filter.js";
@@ -72,6 +73,7 @@ export class LayerImporter {
         { signal },
       );
       await done;
+      faultPoint("commit.layer-packed");
       return await this.#take(
         file,
         diffId.digest(),

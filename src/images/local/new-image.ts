@@ -1,6 +1,7 @@
 /** Makes images here: of a container's changes, a build's steps, an imported root. */
 import type { Readable } from "node:stream";
 import { InvalidParameter } from "../../errors.js";
+import { faultPoint } from "../../fault.js";
 import { type Digest, digestOf } from "../digest.js";
 import type { ImageConfig } from "../index.js";
 import type { ConfigFile } from "../manifest.js";
@@ -44,6 +45,7 @@ export async function makeImage(
     throw new InvalidParameter("max depth exceeded");
   }
   const added = layer && (await layers.add(layer, signal));
+  faultPoint("commit.layer-stored");
   const bytes = Buffer.from(
     JSON.stringify(configFile(wanted, base, added?.diffId)),
   );
@@ -51,6 +53,7 @@ export async function makeImage(
   const unpin = store.pin([id]);
   try {
     await store.putBlob(id, bytes);
+    faultPoint("commit.config-stored");
     const { diff_ids: diffIds } = (await store.config(id)).rootfs;
     await store.catalog.update((draft) => {
       draft.put({
@@ -65,6 +68,7 @@ export async function makeImage(
       if (name) draft.name(name, id);
       else if (!draft.isNamed(id)) draft.unnamed.add(id);
     });
+    faultPoint("commit.named");
     return id;
   } finally {
     unpin();

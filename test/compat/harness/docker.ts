@@ -67,6 +67,20 @@ export async function dockerOk(
   return result.stdout.trim();
 }
 
+/** The CLI for another daemon than the shared one: to its end, and to a good end. */
+export function cliOf(daemon: Daemon, defaults: RunOptions = {}) {
+  const options = (own: RunOptions) => ({
+    host: daemon.host,
+    ...defaults,
+    ...own,
+  });
+  return {
+    docker: (args: string[], own: RunOptions = {}) =>
+      docker(args, options(own)),
+    ok: (args: string[], own: RunOptions = {}) => dockerOk(args, options(own)),
+  };
+}
+
 /** A CLI under way, for what happens in between. */
 export interface RunningDocker {
   stdin: Writable;
