@@ -10,6 +10,7 @@ import {
 } from "./harness/docker.js";
 import { effort, random, SEED } from "./harness/effort.js";
 import { busybox } from "./harness/environment.js";
+import { fault } from "./harness/figures.js";
 import { eventually, sleep } from "./harness/wait.js";
 
 /** Writes numbered lines as fast as it can; on SIGTERM says how far it came. */
@@ -60,7 +61,7 @@ describe("a daemon that is killed at random moments", () => {
       await dockerOk(["stop", "-t", "30", name]);
       assert.equal((await inspect(name)).State.ExitCode, 7);
       const count = await checkNumbers(name);
-      t.diagnostic(`${name}: ${count} lines, none lost, none doubled`);
+      fault(t, `daemon killed ${kills} times: lines of output`, count, 0);
     }
   });
 

@@ -8,6 +8,7 @@ import { Daemon, runDaemon } from "./harness/daemon.js";
 import { cliOf } from "./harness/docker.js";
 import { SOAK } from "./harness/effort.js";
 import { environment, imageRef } from "./harness/environment.js";
+import { fault } from "./harness/figures.js";
 import { leftovers as hostLeftovers } from "./harness/leftovers.js";
 import { eventually } from "./harness/wait.js";
 
@@ -211,6 +212,8 @@ const SHORT: readonly FaultPoint[] = [
 
 describe("a daemon that is killed in the middle of", () => {
   let clean: Record<string, string[]>;
+  let tried = 0;
+  let passed = 0;
 
   before(async () => {
     mkdirSync(context);
@@ -245,6 +248,7 @@ describe("a daemon that is killed in the middle of", () => {
   for (const point of SOAK ? FAULT_POINTS : SHORT) {
     test(`${point}: it happened or it did not, and nothing else is left`, async () => {
       const operation: Operation = operationOf(point);
+      tried++;
       for (const command of operation.prepare ?? []) await ok(command);
       if (operation.prepare) await settled();
       const prepared = leftovers();
@@ -278,8 +282,13 @@ describe("a daemon that is killed in the middle of", () => {
       }
       for (const command of operation.undo) await ok(command);
       await eventually(() => assert.deepEqual(leftovers(), clean));
+      passed++;
     });
   }
+
+  test("all: what was tried, and what was lost", (t) => {
+    fault(t, "daemon killed within an operation", tried, tried - passed);
+  });
 
   test("nothing: a point that does not exist is refused", async () => {
     process.env["HULL_FAULT"] = "nowhere";

@@ -39,9 +39,9 @@ static int open_port(const char *wanted) {
 }
 
 /* Until the host has taken it, or has taken nothing for a while. */
-static void put(int port, const void *bytes, size_t length) {
+static int put(int port, const void *bytes, size_t length) {
   const char *at = bytes;
-  for (int tries = 0; length > 0 && tries < 5000;) {
+  for (int tries = 0; length > 0 && tries < 1000;) {
     ssize_t written = write(port, at, length);
     if (written <= 0) {
       usleep(1000);
@@ -52,6 +52,7 @@ static void put(int port, const void *bytes, size_t length) {
     at += written;
     length -= (size_t)written;
   }
+  return length == 0;
 }
 
 static size_t encode(int type, const char *payload, uint32_t claimed) {
@@ -127,7 +128,8 @@ static void mangle_shares(int port) {
     message[4] = (uint8_t)(state >> 16) % 128;
     memset(message + 7, 0, 4);
     message[7] = 1;
-    put(port, message, sizeof message);
+    /* It does not read the answers: in the end the server takes no more. */
+    if (!put(port, message, sizeof message)) return;
   }
   memset(frame, 0xff, 64);
   put(port, frame, 64);
