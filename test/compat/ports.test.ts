@@ -363,7 +363,22 @@ describe("published ports", { skip }, () => {
   });
 
   test("go with a stop, come back with a start, and are free in between", async () => {
+    const clients = ["127.0.0.1", hostAddress(), ...(noIPv6() ? [] : ["::1"])];
+    const told = await Promise.all(
+      clients.map(async (host) => {
+        const socket = net.connect({ host, port: port + 1 });
+        socket.write("there?");
+        await once(socket, "data");
+        // A reset is an answer, too.
+        socket.on("error", () => undefined);
+        return {
+          closed: new Promise((resolve) => socket.on("close", resolve)),
+        };
+      }),
+    );
     await dockerOk(["stop", "-t", "0", web]);
+    // Nobody waits for an answer that cannot come.
+    await Promise.all(told.map(({ closed }) => closed));
     await refused(port);
     const { NetworkSettings } = await inspect<WithPorts>(web);
     assert.deepEqual(NetworkSettings.Ports, {});
