@@ -36,6 +36,8 @@ const HEADERS = [
 const DEFINES = ['-DCONFIG_VERSION="2021-03-27"', "-D_GNU_SOURCE"];
 const SIZE = [
   "-Os",
+  // Inline, -Os copies and clears byte by byte, which is slow where instructions are emulated.
+  "-mstringop-strategy=libcall",
   "-ffunction-sections",
   "-fdata-sections",
   "-fno-asynchronous-unwind-tables",

@@ -36,7 +36,6 @@
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
-#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -292,13 +291,6 @@ FUNCTION(sys_stat) {
   FIELD("size", status.st_size);
   FIELD("major", major(status.st_rdev));
   FIELD("minor", minor(status.st_rdev));
-  FIELD("device", status.st_dev);
-  FIELD("inode", status.st_ino);
-  FIELD("links", status.st_nlink);
-  FIELD("accessed", status.st_atim.tv_sec);
-  FIELD("accessedNs", status.st_atim.tv_nsec);
-  FIELD("modified", status.st_mtim.tv_sec);
-  FIELD("modifiedNs", status.st_mtim.tv_nsec);
 #undef FIELD
   return object;
 }
@@ -400,74 +392,6 @@ FUNCTION(sys_fchown) {
   INT64(1, uid);
   INT64(2, gid);
   return answer(ctx, fchown(fd, (uid_t)uid, (gid_t)gid));
-}
-
-FUNCTION(sys_chown) {
-  INT64(1, uid);
-  INT64(2, gid);
-  STRING(0, path);
-  int result = lchown(path, (uid_t)uid, (gid_t)gid), error = errno;
-  JS_FreeCString(ctx, path);
-  errno = error;
-  return answer(ctx, result);
-}
-
-FUNCTION(sys_chmod) {
-  INT(1, mode);
-  STRING(0, path);
-  int result = chmod(path, mode), error = errno;
-  JS_FreeCString(ctx, path);
-  errno = error;
-  return answer(ctx, result);
-}
-
-FUNCTION(sys_setTimes) {
-  INT64(1, accessed);
-  INT64(2, accessed_ns);
-  INT64(3, modified);
-  INT64(4, modified_ns);
-  STRING(0, path);
-  struct timespec times[2] = {{accessed, accessed_ns}, {modified, modified_ns}};
-  int result = utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW);
-  int error = errno;
-  JS_FreeCString(ctx, path);
-  errno = error;
-  return answer(ctx, result);
-}
-
-FUNCTION(sys_link) {
-  STRING(0, from);
-  const char *to = get_string(ctx, argv[1]);
-  if (!to) {
-    JS_FreeCString(ctx, from);
-    return JS_EXCEPTION;
-  }
-  int result = linkat(AT_FDCWD, from, AT_FDCWD, to, 0), error = errno;
-  JS_FreeCString(ctx, from);
-  JS_FreeCString(ctx, to);
-  errno = error;
-  return answer(ctx, result);
-}
-
-FUNCTION(sys_copyAttributes) {
-  static char names[64 * 1024], value[64 * 1024];
-  STRING(0, from);
-  const char *to = get_string(ctx, argv[1]);
-  if (!to) {
-    JS_FreeCString(ctx, from);
-    return JS_EXCEPTION;
-  }
-  ssize_t length = llistxattr(from, names, sizeof names);
-  int error = length < 0 ? errno : 0;
-  for (char *name = names; !error && name < names + length;
-       name += strlen(name) + 1) {
-    ssize_t size = lgetxattr(from, name, value, sizeof value);
-    if (size < 0 || lsetxattr(to, name, value, size, 0) < 0) error = errno;
-    if (error == EOPNOTSUPP) error = 0;
-  }
-  JS_FreeCString(ctx, from);
-  JS_FreeCString(ctx, to);
-  return error && error != EOPNOTSUPP ? fail_with(ctx, error) : JS_UNDEFINED;
 }
 
 FUNCTION(sys_pipe) {
@@ -955,8 +879,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(list, 1),            ENTRY(readlink, 2),
     ENTRY(mkdir, 3),           ENTRY(mknod, 5),
     ENTRY(symlink, 3),         ENTRY(fchmod, 2),
-    ENTRY(fchown, 3), ENTRY(chown, 3), ENTRY(chmod, 2),
-    ENTRY(setTimes, 5), ENTRY(link, 2), ENTRY(copyAttributes, 2),          ENTRY(pipe, 0),
+    ENTRY(fchown, 3),          ENTRY(pipe, 0),
     ENTRY(dup, 2),             ENTRY(nonblock, 1),
     ENTRY(duplicate, 1),       ENTRY(setPipeSize, 2),
     ENTRY(duplicateAbove, 2),  ENTRY(closeFrom, 1),

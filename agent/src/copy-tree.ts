@@ -1,70 +1,76 @@
 /** Copies of whole folders, as the image's content gets into an empty volume. */
 import {
   AT_FDCWD,
-  AT_SYMLINK_NOFOLLOW,
   O_CREAT,
+  O_DIRECTORY,
   O_EXCL,
   O_NOFOLLOW,
   O_RDONLY,
   O_WRONLY,
   S_IFDIR,
   S_IFLNK,
-  S_IFMT,
   S_IFREG,
 } from "./constants.js";
-import type { Stat } from "./sys.js";
+import { StatField, unless, type Bytes } from "./sys.js";
+import { Status } from "./tree/status.js";
 
 const CHUNK = 256 * 1024;
 
 /**
- * Makes the content of the folder `to` that of the folder `from`, and its owner, mode, times and
+ * Makes the content of the folder `to` that of the folder `from`, and its owner, mode, time of change and
  * attributes that folder's. Hard links inside of it stay such. Nobody else may change either meanwhile.
  */
-export function copyTree(from: string, to: string): void {
-  new TreeCopy().content(from, to);
+export function copyTree(from: Bytes, to: Bytes): void {
+  new TreeCopy().content(from, to, new Status().readTarget(from));
 }
 
 class TreeCopy {
   private readonly buffer = sys.allocate(CHUNK);
   /** Where the files went that have several names. */
-  private readonly linked = new Map<string, string>();
+  private readonly linked = new Map<string, Bytes>();
 
-  content(from: string, to: string): void {
-    for (const name of sys.list(from))
+  content(from: Bytes, to: Bytes, status: Status): void {
+    for (const name of namesIn(from))
       this.entry(`${from}/${name}`, `${to}/${name}`);
-    this.finish(from, to, sys.stat(AT_FDCWD, from, 0));
+    finish(from, to, status);
   }
 
-  private entry(from: string, to: string): void {
-    const file = sys.stat(AT_FDCWD, from, AT_SYMLINK_NOFOLLOW);
-    const type = file.mode & S_IFMT;
-    if (type === S_IFDIR) {
-      sys.mkdir(AT_FDCWD, to, 0o700);
-      this.content(from, to);
+  private entry(from: Bytes, to: Bytes): void {
+    const status = new Status().read(AT_FDCWD, from);
+    if (status.isFolder) {
+      sys.mkdirAt(AT_FDCWD, to, 0o700);
+      this.content(from, to, status);
       return;
     }
-    if (file.links > 1) {
-      const key = `${file.device}:${file.inode}`;
+    if (status.get(StatField.Links) > 1) {
+      const key = `${status.get(StatField.Device)}:${status.get(StatField.Inode)}`;
       const first = this.linked.get(key);
       if (first !== undefined) {
-        sys.link(first, to);
+        sys.linkAt(AT_FDCWD, first, AT_FDCWD, to);
         return;
       }
       this.linked.set(key, to);
     }
-    if (type === S_IFREG) this.data(from, to);
-    else if (type === S_IFLNK)
-      sys.symlink(sys.readlink(AT_FDCWD, from), AT_FDCWD, to);
-    else sys.mknod(AT_FDCWD, to, file.mode, file.major, file.minor);
-    this.finish(from, to, file);
+    if (status.format === S_IFREG) this.data(from, to);
+    else if (status.format === S_IFLNK)
+      sys.symlinkAt(sys.readlinkAt(AT_FDCWD, from), AT_FDCWD, to);
+    else
+      sys.mknodAt(
+        AT_FDCWD,
+        to,
+        status.get(StatField.Mode),
+        status.get(StatField.Major),
+        status.get(StatField.Minor),
+      );
+    finish(from, to, status);
   }
 
-  private data(from: string, to: string): void {
+  private data(from: Bytes, to: Bytes): void {
     const { buffer } = this;
-    const source = sys.open(AT_FDCWD, from, O_RDONLY | O_NOFOLLOW, 0);
+    const source = sys.openAt(AT_FDCWD, from, O_RDONLY | O_NOFOLLOW, 0);
     try {
       const flags = O_WRONLY | O_CREAT | O_EXCL;
-      const target = sys.open(AT_FDCWD, to, flags, 0o600);
+      const target = sys.openAt(AT_FDCWD, to, flags, 0o600);
       try {
         for (;;) {
           const count = sys.read(source, buffer, 0, CHUNK);
@@ -79,19 +85,34 @@ class TreeCopy {
       sys.close(source);
     }
   }
+}
 
-  /** The mode after the owner, whose change takes set-ID bits away; the times last. */
-  private finish(from: string, to: string, file: Stat): void {
-    sys.chown(to, file.uid, file.gid);
-    const type = file.mode & S_IFMT;
-    if (type !== S_IFLNK) sys.chmod(to, file.mode & 0o7777);
-    if (type === S_IFREG || type === S_IFDIR) sys.copyAttributes(from, to);
-    sys.setTimes(
-      to,
-      file.accessed,
-      file.accessedNs,
-      file.modified,
-      file.modifiedNs,
-    );
+function namesIn(folder: Bytes): Bytes[] {
+  const fd = sys.openAt(AT_FDCWD, folder, O_RDONLY | O_DIRECTORY, 0);
+  try {
+    return sys.namesIn(fd);
+  } finally {
+    sys.close(fd);
   }
+}
+
+/** The mode after the owner, whose change takes set-ID bits away; the time last. */
+function finish(from: Bytes, to: Bytes, status: Status): void {
+  const { format } = status;
+  const uid = status.get(StatField.Uid);
+  sys.chownAt(AT_FDCWD, to, uid, status.get(StatField.Gid));
+  if (format !== S_IFLNK)
+    sys.chmodAt(AT_FDCWD, to, status.get(StatField.Mode) & 0o7777);
+  if (format === S_IFREG || format === S_IFDIR) copyAttributes(from, to);
+  const seconds = status.get(StatField.Seconds);
+  sys.timesAt(AT_FDCWD, to, seconds, status.get(StatField.Nanoseconds));
+}
+
+/** Those that the target's file system can have. */
+function copyAttributes(from: Bytes, to: Bytes): void {
+  const pairs = sys.xattrsAt(AT_FDCWD, from) ?? [];
+  for (let i = 0; i + 1 < pairs.length; i += 2)
+    unless(["EOPNOTSUPP"], () =>
+      sys.setXattrAt(AT_FDCWD, to, pairs[i] as Bytes, pairs[i + 1] as Bytes),
+    );
 }

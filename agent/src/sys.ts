@@ -52,21 +52,6 @@ export interface Sys {
   symlink(target: string, directory: number, path: string): void;
   fchmod(fd: number, mode: number): void;
   fchown(fd: number, uid: number, gid: number): void;
-  /** lchown(2). */
-  chown(path: string, uid: number, gid: number): void;
-  chmod(path: string, mode: number): void;
-  /** Access and modification time in seconds and nanoseconds; of a symbolic link itself. */
-  setTimes(
-    path: string,
-    accessed: number,
-    accessedNs: number,
-    modified: number,
-    modifiedNs: number,
-  ): void;
-  /** A hard link; of a symbolic link itself. */
-  link(from: string, to: string): void;
-  /** All extended attributes that the target's file system can have. */
-  copyAttributes(from: string, to: string): void;
   /** Read end and write end, close-on-exec, blocking. */
   pipe(): [number, number];
   /** dup2(2); the target survives exec, also when both are the same. */
@@ -240,16 +225,6 @@ export interface Stat {
   /** Of the device that a device node stands for. */
   major: number;
   minor: number;
-  /** The file system's number, and the file's in it. */
-  device: number;
-  inode: number;
-  /** Hard links. */
-  links: number;
-  /** Times in seconds since the epoch, and nanoseconds. */
-  accessed: number;
-  accessedNs: number;
-  modified: number;
-  modifiedNs: number;
 }
 
 declare global {

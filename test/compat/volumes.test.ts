@@ -248,6 +248,23 @@ describe("what the image has at a volume's place", () => {
     ]);
     assert.equal(none, "");
   });
+
+  test("also where a name is no text", async () => {
+    const [made, image] = [uniqueName("odd"), uniqueName("odd")];
+    const odd = `"/odd/$(printf 'a\\377b')"`;
+    await dockerOk([
+      ...["run", "--name", made],
+      ...shell(`mkdir /odd; echo kept > ${odd}; ln -s ${odd} /odd/link`),
+    ]);
+    await dockerOk(["commit", made, image]);
+    const seen = await dockerOk([
+      ...["run", "--rm", "-v", "/odd", image, "sh", "-c"],
+      `cat ${odd} /odd/link; grep -c ' /odd 9p ' /proc/mounts`,
+    ]);
+    assert.equal(seen, "kept\nkept\n1");
+    await removeContainers(made);
+    await dockerOk(["rmi", image]);
+  });
 });
 
 describe("volumes that nobody named", () => {

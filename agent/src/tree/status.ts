@@ -25,6 +25,12 @@ export class Status {
     return this;
   }
 
+  /** Follows links. */
+  readTarget(name: Bytes): this {
+    sys.statAt(AT_FDCWD, name, 0, this.fields.buffer);
+    return this;
+  }
+
   readOpen(fd: number): this {
     sys.statAt(fd, "", AT_EMPTY_PATH, this.fields.buffer);
     return this;
