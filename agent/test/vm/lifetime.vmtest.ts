@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { afterEach, test } from "node:test";
 import {
   Channel,
@@ -7,7 +10,7 @@ import {
   MAX_PAYLOAD,
   streamOf,
 } from "../../../protocol/index.js";
-import { TestContainer } from "./container.js";
+import { TestContainer, defaultSetup } from "./container.js";
 import { encodeFrame } from "./machine.js";
 
 const boxes: TestContainer[] = [];
@@ -33,6 +36,44 @@ test("the agent is ready in time, small, and idle without using the CPU", async 
     `${hello.agent?.readyMs} million instructions`,
   );
   assert.ok((hello.agent?.residentBytes ?? Infinity) < 4e6);
+});
+
+test("a saved machine has what every container needs, and each that goes on as it is one of its own", async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "hull-agent-saved-"));
+  const saved = path.join(folder, "machine");
+  try {
+    const original = await boot();
+    await original.machine.request("hello", {});
+    await original.machine.save(saved);
+    await original.machine.stop();
+    const seen: string[] = [];
+    for (let i = 0; i < 2; i++) {
+      const clone = await boot({ saved });
+      const mac = `02:42:ac:11:00:1${i}`;
+      const [nic] = defaultSetup().network.interfaces;
+      assert.ok(nic);
+      await clone.setup({
+        hostname: `clone${i}`,
+        network: { interfaces: [{ ...nic, mac }] },
+        sysctls: { "kernel.shmmni": "100" },
+      });
+      await clone.startInit();
+      const { stdout } = await clone.shell(
+        "hostname; cat /sys/class/net/*/address /proc/sys/kernel/shmmni; grep -c /dev/vda /proc/self/mounts; head -c 16 /dev/vda | wc -c; cat /proc/sys/kernel/random/boot_id; head -c 8 /dev/urandom | od -An -tx1",
+      );
+      const [hostname, ...rest] = stdout.trim().split("\n");
+      assert.equal(hostname, `clone${i}`);
+      assert.deepEqual(rest.slice(0, 5), [
+        ...[mac, "00:00:00:00:00:00", "100", "0", "0"],
+      ]);
+      seen.push(...rest.slice(5));
+      await clone.machine.stop();
+    }
+    assert.equal(seen.length, 4);
+    assert.equal(new Set(seen).size, 4, seen.join(" "));
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
 });
 
 test("a host that dies and comes back loses no byte and gets none twice", async () => {

@@ -142,6 +142,22 @@ export class TestMachine {
     }, 120_000);
   }
 
+  /** Stands still, and is saved to a file. */
+  async save(file: string): Promise<void> {
+    await this.qmp([
+      { execute: "stop" },
+      { execute: "migrate", arguments: { uri: `exec:cat > ${file}` } },
+    ]);
+    for (;;) {
+      const [migration] = (await this.qmp([{ execute: "query-migrate" }])) as [
+        { status: string },
+      ];
+      if (migration.status === "completed") return;
+      if (migration.status === "failed") throw new Error("cannot be saved");
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+
   /** Goes on as the machine that was saved to a file. */
   async resume(saved: string): Promise<Hello> {
     await this.qmp([
