@@ -221,6 +221,9 @@ function nic(nic: NicBackend, index: number): string[] {
     ...device({
       driver: "virtio-net-device",
       netdev: id,
+      // A restored machine's driver has nothing to announce. Without announcements (device-state.ts) QEMU 7.2
+      // has no timer for them, and crashes when the guest resets a device that could make them.
+      guest_announce: false,
       // Until the agent gives it the container's.
       mac: `02:00:00:00:00:0${index + 1}`,
     }),

@@ -199,6 +199,7 @@ export class QemuHypervisor implements Hypervisor {
 
   async close(): Promise<void> {
     await Promise.all([this.#templates.close(), this.#pool.close()]);
+    await (await this.#groups)?.groups?.close();
   }
 
   async #kind(

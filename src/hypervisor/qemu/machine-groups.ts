@@ -10,6 +10,8 @@ import { Unavailable } from "../../errors.js";
 
 /** How often a group is tried to be removed whose process has just ended. */
 const REMOVE_TRIES = 8;
+/** The same at the daemon's end, where it may be that machines stay. */
+const CLOSE_TRIES = 5;
 
 const CONTROLLERS = ["memory", "pids"] as const;
 type Controller = (typeof CONTROLLERS)[number];
@@ -125,14 +127,23 @@ export class MachineGroups {
 
   /** To be called when its process has ended. A group that does not go is left to the next daemon. */
   async remove(name: string): Promise<void> {
+    await this.#removeAll(join(this.#path, name), REMOVE_TRIES);
+  }
+
+  /** The group that those of machines are below goes, too, unless machines stay. */
+  async close(): Promise<void> {
+    await this.#removeAll(this.#path, CLOSE_TRIES);
+  }
+
+  async #removeAll(path: string, most: number): Promise<void> {
     for (const { mount } of this.#hierarchies) {
-      for (let tries = 0; tries < REMOVE_TRIES; tries++) {
-        const busy = await rmdir(join(mount, this.#path, name)).then(
+      for (let tries = 0; tries < most; tries++) {
+        const busy = await rmdir(join(mount, path)).then(
           () => false,
           (error: NodeJS.ErrnoException) => error.code === "EBUSY",
         );
         if (!busy) break;
-        // The process is counted for a moment after its parent has collected it.
+        // A process is counted for a moment after its parent has collected it.
         await sleep(2 ** tries, undefined, { ref: false });
       }
     }
