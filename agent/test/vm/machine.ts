@@ -161,10 +161,6 @@ export class TestMachine {
   /** Goes on as the machine that was saved to a file. */
   async resume(saved: string): Promise<Hello> {
     await this.qmp([
-      {
-        execute: "migrate-set-parameters",
-        arguments: { "announce-rounds": 0 },
-      },
       { execute: "migrate-incoming", arguments: { uri: `exec:cat ${saved}` } },
     ]);
     for (;;) {
