@@ -184,13 +184,11 @@ export class Daemon {
   /** Machines that are nobody's: those of the warm pool, and those that are being started. */
   spares(): { pid: number; folder: string; taps: string[] }[] {
     return this.processes().flatMap((pid) => {
-      const command = commandLine(pid);
-      const folder = /\/m\/(blank-[0-9a-f]+)\//.exec(command)?.[1];
+      const folder = /\/m\/(blank-[0-9a-f]+)/.exec(commandLine(pid))?.[1];
       // A machine that is given to a container has its folder under another name from then on.
       if (folder === undefined) return [];
       if (!existsSync(path.join(this.execRoot, "m", folder))) return [];
-      const taps = [...command.matchAll(/ifname=(\w+)/g)];
-      return [{ pid, folder, taps: taps.map(([, tap = ""]) => tap) }];
+      return [{ pid, folder, taps: tapsOf(pid) }];
     });
   }
 
@@ -281,6 +279,18 @@ function commandLine(pid: number): string {
     return readFileSync(`/proc/${pid}/cmdline`, "utf8");
   } catch {
     return "";
+  }
+}
+
+/** The taps a process has open. */
+export function tapsOf(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fdinfo`).flatMap((number) => {
+      const info = readFileSync(`/proc/${pid}/fdinfo/${number}`, "utf8");
+      return /^iff:\s+(\S+)$/m.exec(info)?.[1] ?? [];
+    });
+  } catch {
+    return [];
   }
 }
 
