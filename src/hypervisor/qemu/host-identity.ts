@@ -51,7 +51,7 @@ export async function platformKey(
     uuid: "",
     shape: { memoryMiB: 0, vcpus: 0, nics: "tap" },
     memory: { kind: "template", path: "" },
-    nics: [],
+    nics: [{ kind: "hub" }],
   });
   return createHash("sha256")
     .update(JSON.stringify([subject, boot, processorOf(cpuinfo), args]))
