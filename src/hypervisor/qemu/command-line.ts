@@ -226,8 +226,6 @@ function nic(nic: NicBackend, index: number): string[] {
       guest_announce: false,
       // Until the agent gives it the container's.
       mac: `02:00:00:00:00:0${index + 1}`,
-      // Not to announce itself when it is restored: without rounds of it QEMU 7.2 dies when the driver resets.
-      guest_announce: false,
     }),
   ];
 }
