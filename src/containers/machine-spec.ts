@@ -14,6 +14,7 @@ import {
 import { interfacesOf } from "./attach-networks.js";
 import { capabilitiesOf } from "./capabilities.js";
 import type { ExecRequest, HostConfig } from "./create-request.js";
+import type { MachineSize } from "../hypervisor/index.js";
 import { depth } from "./mounts/mount-point.js";
 import { hostnameFile, networkFiles } from "./network-files.js";
 import type { ContainerRecord } from "./record.js";
@@ -56,6 +57,24 @@ export interface MachineDefaults {
   vcpus: number;
   /** Size of a container's writable disk, in bytes. */
   diskBytes: number;
+  /** Names of the guest kernels that a container may ask for. */
+  kernels?: readonly string[];
+}
+
+/** By this label a container asks for another guest kernel. */
+export const KERNEL_LABEL = "org.hull.kernel";
+
+/** What a container's machine is like. */
+export function machineSize(
+  { config, hostConfig }: ContainerRecord,
+  defaults: MachineDefaults,
+): MachineSize {
+  const kernel = config.Labels[KERNEL_LABEL];
+  return {
+    memoryBytes: machineMemory(hostConfig, defaults),
+    vcpus: machineCpus(hostConfig, defaults),
+    ...(kernel && { kernel }),
+  };
 }
 
 /** The machine's memory: the container's limit and the guest's own needs on top. */

@@ -12,11 +12,7 @@ import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
 import { attachNetworks } from "./attach-networks.js";
 import type { Container } from "./container.js";
-import {
-  type MachineDefaults,
-  machineCpus,
-  machineMemory,
-} from "./machine-spec.js";
+import { type MachineDefaults, machineSize } from "./machine-spec.js";
 import type { ContainerRecord } from "./record.js";
 import type { StartTrace } from "./start-trace.js";
 
@@ -56,10 +52,7 @@ async function start(
 ): Promise<StartedMachine> {
   const { record } = container;
   const { images, hypervisor, networks, defaults } = options;
-  const blank = hypervisor.prepare({
-    memoryBytes: machineMemory(record.hostConfig, defaults),
-    vcpus: machineCpus(record.hostConfig, defaults),
-  });
+  const blank = hypervisor.prepare(machineSize(record, defaults));
   const network = blank.then(({ taps }) =>
     attachNetworks(container, taps, networks),
   );

@@ -8,7 +8,11 @@ import type { CreateRequest, HostConfig } from "./create-request.js";
 import { checkHealthcheck, mergeHealthcheck } from "./healthcheck.js";
 import { checkIsolation } from "./isolation.js";
 import { logOptions } from "./log/options.js";
-import { type MachineDefaults, mergeEnv } from "./machine-spec.js";
+import {
+  KERNEL_LABEL,
+  type MachineDefaults,
+  mergeEnv,
+} from "./machine-spec.js";
 import { parseExtraHost } from "./network-files.js";
 import { networkRequests } from "./network-requests.js";
 import {
@@ -39,6 +43,7 @@ export function newRecord(
   const config = mergeConfig(id, request, image.config);
   if (config.StopSignal) signalNumber(config.StopSignal);
   checkHealthcheck(config.Healthcheck);
+  checkKernel(config.Labels[KERNEL_LABEL], defaults.kernels ?? []);
   if (config.WorkingDir && !config.WorkingDir.startsWith("/")) {
     throw new InvalidParameter(
       `the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`,
@@ -61,6 +66,14 @@ export function newRecord(
     endpoints: [],
     diskBytes: defaults.diskBytes,
   };
+}
+
+function checkKernel(name: string | undefined, kernels: readonly string[]) {
+  if (!name || kernels.includes(name)) return;
+  const known = kernels.map((one) => `"${one}"`).join(", ") || "none";
+  throw new InvalidParameter(
+    `invalid label ${KERNEL_LABEL}: no guest kernel is named "${name}" (the daemon's configuration has ${known})`,
+  );
 }
 
 /** What the user gave wins; environment and labels are joined (moby daemon/commit.go merge). */

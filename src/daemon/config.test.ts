@@ -22,9 +22,9 @@ function file(t: TestContext, content: string): string {
   return name;
 }
 
-test("every setting has exactly one flag", () => {
+test("every setting has exactly one flag, but for those that are no text", () => {
   assert.deepEqual(
-    FLAGS.map(({ setting }) => setting).sort(),
+    [...FLAGS.map(({ setting }) => setting), "kernels"].sort(),
     Object.keys(Settings.shape).sort(),
   );
 });
@@ -104,6 +104,23 @@ for (const [content, message] of WRONG_FILES) {
     );
   });
 }
+
+test("names and parameters of other kernels are checked", () => {
+  for (const [kernels, words] of [
+    [{ "../x": { path: "/x" } }, /invalid value for "kernels"/],
+    [{ x: { path: "x" } }, /expected an absolute path/],
+    [{ x: { path: "/x", parameters: "a -- b" } }, /-- ends a kernel's/],
+    [{ x: { path: "/x", parameters: "a\nb" } }, /1024 ASCII characters/],
+  ] as const) {
+    const parsed = Settings.safeParse({ kernels });
+    assert.equal(parsed.success, false, JSON.stringify(kernels));
+    if (!parsed.error?.issues[0]?.path.includes("../x")) {
+      assert.match(parsed.error?.message ?? "", words);
+    }
+  }
+  const fine = { kernels: { mine: { path: "/x" } } };
+  assert.equal(Settings.parse(fine).kernels?.["mine"]?.parameters, "");
+});
 
 test("an empty config file says nothing; a missing one that was named is an error", (t) => {
   assert.equal(read("--config-file", file(t, "\n")).config.cpus, 1);

@@ -167,6 +167,8 @@ function defaultConfig(places: Places): Config {
     cpus: 1,
     "disk-size": 10 * 1024 ** 3,
     kernel: PRODUCTS.kernel,
+    "kernel-parameters": "",
+    kernels: {},
     initramfs: PRODUCTS.initramfs,
     "network-mode": "auto",
     bridge: "hull0",
@@ -196,7 +198,8 @@ function shownDefault(name: SettingName, defaults: Config): string | undefined {
   if (name === "disk-size") return "10g";
   if (name === "max-layer-size") return "64g";
   const value = defaults[name];
-  if (value === undefined || value === false) return undefined;
+  if (value === undefined || value === false || value === "") return undefined;
+  if (typeof value === "object" && !Array.isArray(value)) return undefined;
   if (Array.isArray(value)) return value.length > 0 ? value[0] : undefined;
   return String(value);
 }
@@ -283,7 +286,8 @@ function refuseConflicts(
 }
 
 function show(value: SettingValues[SettingName]): string {
-  return Array.isArray(value) ? `[${value.join(" ")}]` : String(value);
+  if (Array.isArray(value)) return `[${value.join(" ")}]`;
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
 /** What one setting asks of another. */

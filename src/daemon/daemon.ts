@@ -28,6 +28,7 @@ import { volumeRoutes } from "../engine-api/volumes.js";
 import { EventBus } from "../events.js";
 import type { Hypervisor } from "../hypervisor/index.js";
 import { QemuHypervisor } from "../hypervisor/qemu/driver.js";
+import { containerMetrics } from "../metrics/container-metrics.js";
 import { EngineMetrics } from "../metrics/engine-metrics.js";
 import { ImageService } from "../images/service.js";
 import { Networks } from "../networks/service.js";
@@ -110,6 +111,7 @@ export class Daemon {
         memoryBytes: config.memory,
         vcpus: config.cpus,
         diskBytes: config["disk-size"],
+        kernels: Object.keys(config.kernels),
       },
     };
     const events = new EventBus();
@@ -130,6 +132,8 @@ export class Daemon {
     const disks = new WritableDisks(dataRoot);
     const hypervisor = new QemuHypervisor({
       kernel: config.kernel,
+      kernelParameters: config["kernel-parameters"],
+      kernels: config.kernels,
       initramfs: config.initramfs,
       accelerator: config.accel,
       stateDirectory: dataRoot,
@@ -199,6 +203,7 @@ export class Daemon {
       defaults: engine.machine,
       startObserver: metrics,
     });
+    containerMetrics(metrics.registry, () => containers.all());
     images.useContainers(containers);
     volumes.useContainers(containers);
     await containers.load();

@@ -25,6 +25,13 @@ const size = (least: string) =>
     return bytes;
   });
 
+/** What a kernel's command line gets beside hull's own. */
+const kernelParameters = z
+  .string()
+  .regex(/^[\x20-\x7e]{0,1024}$/, "expected at most 1024 ASCII characters")
+  // What follows it would be arguments of the agent.
+  .refine((all) => !/(^| )--( |$)/.test(all), "-- ends a kernel's parameters");
+
 /** The names are those of the config file. Where Docker's daemon.json has the setting, they are its. */
 export const Settings = z
   .strictObject({
@@ -40,6 +47,14 @@ export const Settings = z
     cpus: integer(1, 255),
     "disk-size": size("64m"),
     kernel: text,
+    "kernel-parameters": kernelParameters,
+    kernels: z.record(
+      z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$/),
+      z.strictObject({
+        path: z.string().startsWith("/", "expected an absolute path"),
+        parameters: kernelParameters.default(""),
+      }),
+    ),
     initramfs: text,
     "network-mode": z.enum(["auto", "bridge", "user"]),
     bridge: text,
@@ -157,6 +172,11 @@ export const FLAGS: readonly Flag[] = [
     "size of a container's writable disk (sparse: what is not used takes no space)",
   ),
   option("kernel", "--kernel <file>", "guest kernel (PVH vmlinux)"),
+  option(
+    "kernel-parameters",
+    "--kernel-parameters <text>",
+    "what that kernel's command line gets beside hull's own",
+  ),
   option(
     "initramfs",
     "--initramfs <file>",

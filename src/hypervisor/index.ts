@@ -63,6 +63,8 @@ export interface MachineSize {
   /** What the guest has at least: sizes are rounded up to one of a few classes. */
   memoryBytes: number;
   vcpus: number;
+  /** Name of another guest kernel than the daemon's. */
+  kernel?: string;
 }
 
 /** A machine without an owner. Either `start` or `discard` is to be called, once. */

@@ -19,7 +19,13 @@ export interface Engine {
   insecureRegistries: string[];
   registryMirrors: string[];
   /** Defaults of a container's machine. */
-  machine: { memoryBytes: number; vcpus: number; diskBytes: number };
+  machine: {
+    memoryBytes: number;
+    vcpus: number;
+    diskBytes: number;
+    /** Names of the guest kernels a container may ask for. */
+    kernels?: readonly string[];
+  };
 }
 
 /** The ID of the engine that owns a data root, made on the first start. */

@@ -24,6 +24,8 @@ export interface QemuMachineConfig {
   uuid: string;
   accelerator: "kvm" | "tcg";
   kernel: string;
+  /** What its command line gets beside hull's own. */
+  kernelParameters?: string;
   initramfs: string;
   shape: MachineShape;
   memory: GuestMemory;
@@ -177,6 +179,7 @@ function kernelParameters(config: QemuMachineConfig): string {
     parameters.push("tsc=reliable");
     if (config.tscKhz) parameters.push(`tsc_early_khz=${config.tscKhz}`);
   }
+  if (config.kernelParameters) parameters.push(config.kernelParameters);
   return parameters.join(" ");
 }
 

@@ -34,12 +34,13 @@ import {
   openGroups,
   openJail,
 } from "./jail.js";
+import { checkPvhKernel, type NamedKernel, namedKernel } from "./kernels.js";
 import { reattach } from "./launch.js";
 import type { QemuMachine } from "./machine.js";
 import { availableShare, checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
 import { rehearse } from "./rehearse.js";
-import { bringBack, checkSaved, SavedBlank } from "./saved.js";
+import { bringBack, checkSaved, kernelOf, SavedBlank } from "./saved.js";
 import { type MachineShape, shapeName, shapeOf } from "./shape.js";
 import { type TemplatePlatform, Templates } from "./templates.js";
 import { hostTscKhz } from "./tsc.js";
@@ -54,6 +55,9 @@ const MAKE_LATER_MS = 1000;
 export interface QemuOptions {
   /** PVH kernel, an ELF file. */
   kernel: string;
+  kernelParameters?: string;
+  /** Others, by name; see kernels.ts. */
+  kernels?: Readonly<Record<string, NamedKernel>>;
   /** The agent as /init of a cpio archive. */
   initramfs: string;
   accelerator: AcceleratorSetting;
@@ -97,7 +101,8 @@ export class QemuHypervisor implements Hypervisor {
   /** The size that the pool's machines have. */
   #expected: MachineSize | undefined;
   #nicKind: Promise<MachineShape["nics"]> | undefined;
-  #ready: Promise<Prepared> | undefined;
+  /** By the name of the kernel; "" is the daemon's own. */
+  readonly #ready = new Map<string, Promise<Prepared>>();
   #groups: Promise<Groups> | undefined;
 
   constructor(options: QemuOptions) {
@@ -163,7 +168,7 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   async prepareSaved(saved: SavedMachine): Promise<BlankMachine> {
-    const { platform, info } = await this.#prepare();
+    const { platform, info } = await this.#prepare(kernelOf(saved));
     const nics = await this.#nics();
     const taps = tapsOf(nics);
     const discardTaps = () => this.#discardTaps(taps);
@@ -206,7 +211,7 @@ export class QemuHypervisor implements Hypervisor {
     size: MachineSize,
   ): Promise<{ on: Prepared; shape: MachineShape }> {
     const [on, nics] = await Promise.all([
-      this.#prepare(),
+      this.#prepare(size.kernel),
       (this.#nicKind ??= this.#findNicKind()),
     ]);
     return { on, shape: shapeOf(size, nics) };
@@ -290,27 +295,44 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   /** Once, unless it fails or something it depends on was replaced. */
-  async #prepare(): Promise<Prepared> {
-    const files = await this.#files();
-    const ready = await this.#ready;
+  async #prepare(name = ""): Promise<Prepared> {
+    const kernel = this.#kernel(name);
+    const files = await this.#files(kernel.path);
+    const ready = await this.#ready.get(name);
     if (ready && (ready.files !== files || (await roomIsGone(ready)))) {
-      this.#ready = undefined;
+      this.#ready.delete(name);
     }
-    this.#ready ??= this.#examine(files).catch((error: unknown) => {
-      this.#ready = undefined;
-      throw error;
-    });
-    return this.#ready;
+    let prepared = this.#ready.get(name);
+    if (!prepared) {
+      prepared = this.#examine(name, kernel, files).catch((error: unknown) => {
+        this.#ready.delete(name);
+        throw error;
+      });
+      this.#ready.set(name, prepared);
+    }
+    return prepared;
   }
 
-  async #files(): Promise<string> {
-    const { binary = "qemu-system-x86_64", kernel, initramfs } = this.#options;
+  #kernel(name: string): NamedKernel {
+    const { kernel, kernelParameters = "", kernels } = this.#options;
+    if (name === "") return { path: kernel, parameters: kernelParameters };
+    return namedKernel(kernels ?? {}, name);
+  }
+
+  async #files(kernel: string): Promise<string> {
+    const { binary = "qemu-system-x86_64", initramfs } = this.#options;
     const files = [await findProgram(binary), kernel, initramfs];
     return (await Promise.all(files.map(fileIdentity))).join("\n");
   }
 
-  async #examine(files: string): Promise<Prepared> {
-    const { binary = "qemu-system-x86_64", ...options } = this.#options;
+  async #examine(
+    name: string,
+    { path, parameters }: NamedKernel,
+    files: string,
+  ): Promise<Prepared> {
+    const { binary = "qemu-system-x86_64", ...rest } = this.#options;
+    const options = { ...rest, kernel: path };
+    await checkPvhKernel(path);
     const [version, kernel, initramfs, tscKhz] = await Promise.all([
       qemuVersion(binary),
       readGuestFile(options.kernel, "the guest kernel cannot be read"),
@@ -325,6 +347,7 @@ export class QemuHypervisor implements Hypervisor {
     const common = {
       binary,
       kernel: options.kernel,
+      kernelParameters: parameters,
       initramfs: options.initramfs,
       tscKhz,
       jail,
@@ -339,7 +362,10 @@ export class QemuHypervisor implements Hypervisor {
       setting: options.accelerator,
       platform: common,
       subject,
-      memoryFile: join(options.stateDirectory, "accelerator.json"),
+      memoryFile: join(
+        options.stateDirectory,
+        name === "" ? "accelerator.json" : `accelerator-${name}.json`,
+      ),
       runDirectory: options.runDirectory,
     });
     const platform = { ...common, accelerator };

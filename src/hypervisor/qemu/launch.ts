@@ -51,6 +51,7 @@ export const LAUNCH_FAILED = "the virtual machine could not be started: ";
 export interface Platform {
   binary: string;
   kernel: string;
+  kernelParameters?: string;
   initramfs: string;
   accelerator: "kvm" | "tcg";
   tscKhz: number | undefined;

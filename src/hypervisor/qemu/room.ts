@@ -26,7 +26,7 @@ const FIRMWARE = ["qboot.rom", "bios-microvm.bin", "pvh.bin", "kvmvapic.bin"];
 const MODULES = /^accel-.*x86_64\.so$/;
 
 /** Rooms beyond so many go, those first that were not used for the longest time. */
-const MOST_ROOMS = 3;
+const MOST_ROOMS = 6;
 
 /** A room that is ready; all paths but `directory` are inside of it. */
 export interface Room {

@@ -19,6 +19,11 @@ import { QmpError } from "./qmp.js";
 import { type SavedRecord, savedShape } from "./save.js";
 import type { MachineShape } from "./shape.js";
 
+/** Name of the guest kernel of a saved machine; undefined: the daemon's own, or it is not known. */
+export function kernelOf({ record }: SavedMachine): string | undefined {
+  return savedShape.safeParse(record).data?.shape.kernel;
+}
+
 /**
  * Reads what `saveMachine` said.
  * @throws {Conflict} this host's machines cannot go on with it

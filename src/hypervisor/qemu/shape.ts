@@ -18,6 +18,8 @@ export interface MachineShape {
   vcpus: number;
   /** `user`: the first NIC is QEMU's user mode, and the others lead nowhere. */
   nics: "tap" | "user";
+  /** Name of the guest kernel; absent: the daemon's own. */
+  kernel?: string | undefined;
 }
 
 /** A shape as it was written into a record. */
@@ -25,6 +27,7 @@ export const shapeSchema: z.ZodType<MachineShape> = z.object({
   memoryMiB: z.int().positive(),
   vcpus: z.int().positive(),
   nics: z.enum(["tap", "user"]),
+  kernel: z.string().optional(),
 });
 
 /** @throws {InvalidParameter} a size that no machine can have */
@@ -38,7 +41,12 @@ export function shapeOf(
       `a machine has 1 to ${MAX_VCPUS} virtual CPUs, not ${vcpus}`,
     );
   }
-  return { memoryMiB: memoryClass(memoryMiB(size.memoryBytes)), vcpus, nics };
+  return {
+    memoryMiB: memoryClass(memoryMiB(size.memoryBytes)),
+    vcpus,
+    nics,
+    ...(size.kernel !== undefined && { kernel: size.kernel }),
+  };
 }
 
 /** Rounds up to 64, 96, 128, 192, 256, 384 … MiB: at most half as much again as was asked for. */
@@ -49,6 +57,8 @@ export function memoryClass(mib: number): number {
 }
 
 /** A shape in a word, for names and log lines: "512m-1cpu-tap". */
-export function shapeName({ memoryMiB, vcpus, nics }: MachineShape): string {
-  return `${memoryMiB}m-${vcpus}cpu-${nics}`;
+export function shapeName(shape: MachineShape): string {
+  const { memoryMiB, vcpus, nics, kernel } = shape;
+  const name = `${memoryMiB}m-${vcpus}cpu-${nics}`;
+  return kernel === undefined ? name : `${name}-${kernel}`;
 }
