@@ -87,9 +87,10 @@ export class StdinStream implements InputStream {
         }
         return;
       }
-      const credit = this.#acknowledged + WINDOW - this.#sent;
-      if (credit <= 0) return;
-      const part = write.chunk.subarray(0, Math.min(credit, MAX_PAYLOAD));
+      const part = write.chunk.subarray(0, MAX_PAYLOAD);
+      // Whole pieces only: the agent acknowledges every few bytes that its process reads, and a frame costs
+      // the guest as much when it carries few. With so little credit most of the window is on its way yet.
+      if (this.#acknowledged + WINDOW - this.#sent < part.length) return;
       const offset = this.#sent;
       this.#sent += part.length;
       write.chunk = write.chunk.subarray(part.length);
