@@ -137,11 +137,17 @@ describe("/metrics", () => {
     assert.ok((await read("hull_container_start_span_seconds_count")) > 0);
   });
 
-  test("tells containers by state", async () => {
+  test("tells containers by state, and what each takes", async () => {
     const name = uniqueName("idle");
     const before = await read('hull_containers{state="running"}');
     await dockerOk(["run", "-d", "--name", name, busybox(), "sleep", "1000"]);
     assert.equal(await read('hull_containers{state="running"}'), before + 1);
+    const id = await dockerOk(["ps", "-qf", `name=${name}`]);
+    const of = (series: string) =>
+      read(`hull_container_${series}{id="${id}",name="${name}"}`);
+    assert.equal(await of("processes"), 1);
+    assert.ok((await of("cpu_seconds_total")) > 0, "CPU time");
+    assert.ok((await of("machine_resident_bytes")) > 0, "the host's cost");
     await removeContainers(name);
     assert.equal(await read('hull_containers{state="running"}'), before);
   });
