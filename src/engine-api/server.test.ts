@@ -367,34 +367,43 @@ for (const [what, text, expected] of MALFORMED) {
   });
 }
 
-test("a client that never ends its request's head is cut off, a slow stream is not", async (t) => {
-  const api = createApi({
-    log: pino({ level: "silent" }),
-    serverVersion: "0.0.0",
-    groups: [
-      (router) => {
-        router.get("/trickle", async (ctx) => {
-          const stream = new JsonStream(ctx);
-          for (let i = 0; i < 4; i++) {
-            await stream.send({ i });
-            await sleep(200);
-          }
-          stream.end();
-        });
-      },
-    ],
-  });
-  const served = createApiServer(api, { headersTimeoutMs: 200 });
-  const { server } = served;
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  t.after(() => served.close(0));
-  const { port } = server.address() as AddressInfo;
-  const slow = connect(port, "127.0.0.1");
-  slow.write("GET /trickle HTTP/1.1\r\nHost: x\r\n");
-  const stream = connect(port, "127.0.0.1");
-  stream.write("GET /trickle HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-  const [cutOff, answer] = await Promise.all([readAll(slow), readAll(stream)]);
-  assert.match(cutOff.toString(), /^HTTP\/1\.1 408 Request Timeout/);
-  assert.match(answer.toString(), /\{"i":3\}/);
-});
+test(
+  "a client that never ends its request's head is cut off, a slow stream is not",
+  { timeout: 20_000 },
+  async (t) => {
+    const api = createApi({
+      log: pino({ level: "silent" }),
+      serverVersion: "0.0.0",
+      groups: [
+        (router) => {
+          router.get("/trickle", async (ctx) => {
+            const stream = new JsonStream(ctx);
+            for (let i = 0; i < 4; i++) {
+              await stream.send({ i });
+              await sleep(200);
+            }
+            stream.end();
+          });
+        },
+      ],
+    });
+    const served = createApiServer(api, { headersTimeoutMs: 200 });
+    const { server } = served;
+    server.listen(0, "127.0.0.1");
+    await once(server, "listening");
+    t.after(() => served.close(0));
+    const { port } = server.address() as AddressInfo;
+    const slow = connect(port, "127.0.0.1");
+    slow.write("GET /trickle HTTP/1.1\r\nHost: x\r\n");
+    const stream = connect(port, "127.0.0.1");
+    stream.write(
+      "GET /trickle HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    );
+    const [cutOff, answer] = await Promise.all([
+      readAll(slow),
+      readAll(stream),
+    ]);
+    assert.match(cutOff.toString(), /^HTTP\/1\.1 408 Request Timeout/);
+    assert.match(answer.toString(), /\{"i":3\}/);
+  },
+);
