@@ -18,17 +18,23 @@ export function namesOf(record: ContainerRecord): ContainerNames {
   };
 }
 
+export interface Attachment {
+  published: Promise<void>;
+  connected: Promise<void>;
+}
+
 /**
  * Gives a container that starts its endpoints: the i-th network the machine's i-th tap. Resolves when the
  * guest can be told of them.
  * @param taps of the machine, by slot
- * @returns what is to be waited for before a process of the container's runs: the host's part of it
+ * @returns `published`: the record says where its ports are; `connected`: the host's part is in place, too, which
+ *   is to be waited for before a process of the container's runs
  */
 export async function attachNetworks(
   container: Container,
   taps: readonly string[],
   networks: NetworkService,
-): Promise<{ connected: Promise<void> }> {
+): Promise<Attachment> {
   const { record } = container;
   const plugging: Promise<void>[] = [];
   record.taps = [...taps];
@@ -62,7 +68,7 @@ export async function attachNetworks(
   if (record.endpoints.some(({ nic }) => nic?.kind === "user")) await published;
   const connected = Promise.all(plugging).then(() => undefined);
   connected.catch(() => undefined);
-  return { connected };
+  return { published, connected };
 }
 
 /** Puts an interface into a slot. */

@@ -10,7 +10,7 @@ import type {
 } from "../hypervisor/index.js";
 import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
-import { attachNetworks } from "./attach-networks.js";
+import { type Attachment, attachNetworks } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import { type MachineDefaults, machineSize } from "./machine-spec.js";
 import type { ContainerRecord } from "./record.js";
@@ -23,10 +23,8 @@ export interface MachineStartOptions {
   defaults: MachineDefaults;
 }
 
-export interface StartedMachine {
+export interface StartedMachine extends Attachment {
   machine: Machine;
-  /** Resolves when the host's part of its networks is in place. */
-  connected: Promise<void>;
 }
 
 /**
@@ -92,7 +90,8 @@ async function start(
       ],
       forwards: forwardsOf(record),
     });
-    return { machine: started, connected: cable };
+    const { published } = await network;
+    return { machine: started, published, connected: cable };
   } catch (error) {
     await Promise.allSettled([cable]);
     throw error;

@@ -12,7 +12,7 @@ import {
 import type { Container } from "../container.js";
 import { timestamp } from "../log/json-file.js";
 import { initSpawn, setupOf } from "../machine-spec.js";
-import { startMachine } from "../machine-start.js";
+import { startMachine, type StartedMachine } from "../machine-start.js";
 import { type Mounts, prepareMounts } from "../mounts/start.js";
 import { startError } from "../start-error.js";
 import type { StartTrace } from "../start-trace.js";
@@ -90,24 +90,23 @@ export class Starting {
     mounts: Mounts,
   ): Promise<void> {
     const directory = machineDirectory(this.#context.execRoot, container);
-    const { machine, connected } = await startMachine(
+    const started = await startMachine(
       container,
       directory,
       this.#context,
       trace,
     );
     try {
-      await this.#runIn(machine, connected, container, trace, mounts);
+      await this.#runIn(started, container, trace, mounts);
     } catch (error) {
       // What is under way comes to its end before it is undone.
-      await Promise.allSettled([connected]);
+      await Promise.allSettled([started.connected]);
       throw error;
     }
   }
 
   async #runIn(
-    machine: Machine,
-    connected: Promise<void>,
+    { machine, published, connected }: StartedMachine,
     container: Container,
     trace: StartTrace,
     mounts: Mounts,
@@ -121,7 +120,7 @@ export class Starting {
     const startedAt = timestamp();
     record.run = { startedAt };
     // On disk while the guest works: a daemon killed from here on finds the machine again.
-    const saved = connected
+    const saved = published
       .then(() => container.save())
       .then(() => faultPoint("start.recorded"));
     saved.catch(() => undefined);
@@ -147,8 +146,20 @@ export class Starting {
     faultPoint("start.spawned");
     record.state.startedAt = startedAt;
     this.#running(container);
-    await container.save();
-    faultPoint("start.booked");
+    // Not waited for: the record says that a run was begun, and the machine knows the rest.
+    void this.#book(container);
+  }
+
+  async #book(container: Container): Promise<void> {
+    try {
+      await container.save();
+      faultPoint("start.booked");
+    } catch (error) {
+      this.#context.log.error(
+        { err: error, container: container.id },
+        "cannot book the start of a container",
+      );
+    }
   }
 
   /** The run that a checkpoint was made of goes on. */

@@ -165,7 +165,8 @@ function accelerator(name: "kvm" | "tcg"): string[] {
  * - panic=-1, reboot=t: a panic ends the machine at once, by a triple fault;
  * - tsc=reliable, tsc_early_khz: calibration against an emulated timer fails on a busy host, and the
  *   guest would be left with a clock of 4 ms resolution that loses time;
- * - no_timer_check: the same, for the timer interrupt.
+ * - no_timer_check: the same, for the timer interrupt;
+ * - rcu_expedited: who mounts, or leaves a namespace, waits for a grace period, which else takes timer ticks.
  */
 function kernelParameters(config: QemuMachineConfig): string {
   const parameters = [
@@ -174,6 +175,7 @@ function kernelParameters(config: QemuMachineConfig): string {
     "panic=-1",
     "reboot=t",
     "no_timer_check",
+    "rcupdate.rcu_expedited=1",
   ];
   if (config.accelerator === "tcg") {
     parameters.push("tsc=reliable");

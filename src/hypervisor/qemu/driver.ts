@@ -101,6 +101,8 @@ export class QemuHypervisor implements Hypervisor {
   /** The size that the pool's machines have. */
   #expected: MachineSize | undefined;
   #nicKind: Promise<MachineShape["nics"]> | undefined;
+  /** The file that QEMU's name stands for. */
+  #program: string | undefined;
   /** By the name of the kernel; "" is the daemon's own. */
   readonly #ready = new Map<string, Promise<Prepared>>();
   #groups: Promise<Groups> | undefined;
@@ -151,9 +153,12 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   async prepare(size: MachineSize): Promise<BlankMachine> {
-    const { on, shape } = await this.#kind(size);
-    await checkHostMemory(memoryMiB(size.memoryBytes));
-    const warm = await this.#takeWarm(on, shape);
+    const [{ on, shape }] = await Promise.all([
+      this.#kind(size),
+      checkHostMemory(memoryMiB(size.memoryBytes)),
+    ]);
+    const warm =
+      size.kernel === undefined ? this.#takeWarm(on, shape) : undefined;
     const nics = warm?.nics ?? (await this.#nics());
     const taps = tapsOf(nics);
     const machine = warm
@@ -217,12 +222,12 @@ export class QemuHypervisor implements Hypervisor {
     return { on, shape: shapeOf(size, nics) };
   }
 
-  async #takeWarm(
+  #takeWarm(
     on: TemplatePlatform,
     shape: MachineShape,
-  ): Promise<Pooled<QemuMachine> | undefined> {
+  ): Pooled<QemuMachine> | undefined {
     if (!this.#expected) return undefined;
-    const { shape: expected } = await this.#kind(this.#expected);
+    const expected = shapeOf(this.#expected, shape.nics);
     return shapeName(shape) === shapeName(expected)
       ? this.#pool.take(poolKey(on, shape))
       : undefined;
@@ -321,8 +326,12 @@ export class QemuHypervisor implements Hypervisor {
 
   async #files(kernel: string): Promise<string> {
     const { binary = "qemu-system-x86_64", initramfs } = this.#options;
-    const files = [await findProgram(binary), kernel, initramfs];
-    return (await Promise.all(files.map(fileIdentity))).join("\n");
+    this.#program ??= await findProgram(binary);
+    const files = [this.#program, kernel, initramfs];
+    const found = await Promise.all(files.map(fileIdentity));
+    // It may be elsewhere now: the next call looks.
+    if (found[0] === "") this.#program = undefined;
+    return found.join("\n");
   }
 
   async #examine(
