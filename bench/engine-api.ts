@@ -58,6 +58,12 @@ export class EngineApi {
     return JSON.parse(text) as StartReport;
   }
 
+  /** hull: how many machines of its pool stand ready. */
+  async warmMachines(): Promise<number> {
+    const text = await this.#request("GET", "/metrics");
+    return Number(/^hull_warm_machines (\d+)$/m.exec(text)?.[1] ?? 0);
+  }
+
   /** hull: whether machines are emulated here. */
   async isEmulated(): Promise<boolean> {
     const text = await this.#request("GET", "/info");

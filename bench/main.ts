@@ -55,7 +55,7 @@ interface Options {
   peers: PeerName[];
   density: number[];
   json: string;
-  docs: string;
+  docs?: string;
   hulldFlag: string[];
   updateBaseline: boolean;
 }
@@ -108,8 +108,7 @@ function options(): Options {
     )
     .option(
       "--docs <folder>",
-      "where results.md and results.svg of a whole run go",
-      project("docs/bench"),
+      "where results.md and results.svg go (default: of a whole run, docs/bench)",
     )
     .option(
       "--hulld-flag <flag>",
@@ -219,9 +218,10 @@ async function main(): Promise<void> {
   const text = report(rows, caption);
   console.log(text);
   await write(given.json, `${JSON.stringify(rows, null, 2)}\n`);
-  if (!given.only) {
-    await write(join(given.docs, "results.md"), text);
-    await write(join(given.docs, "results.svg"), plot(rows, caption));
+  const docs = given.docs ?? (given.only ? undefined : project("docs/bench"));
+  if (docs !== undefined) {
+    await write(join(docs, "results.md"), text);
+    await write(join(docs, "results.svg"), plot(rows, caption));
   }
   if (given.updateBaseline) {
     await updateBaseline(rows);

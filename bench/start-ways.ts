@@ -9,8 +9,10 @@ export interface StartWay {
   flags: string[];
 }
 
-/** There is no pool: the default is as good. */
-export const RESTORED: StartWay = { kind: "restored", flags: [] };
+export const RESTORED: StartWay = {
+  kind: "restored",
+  flags: ["--warm", "0"],
+};
 export const COLD: StartWay = {
   kind: "cold",
   flags: ["--templates", "off"],

@@ -3,6 +3,7 @@ import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Bench, Measure } from "../bench.js";
 import { firstByte } from "../first-byte.js";
+import { poolIsFull } from "../pool.js";
 import { sleep } from "../processes.js";
 import { row, single, type Row } from "../rows.js";
 import { summarize, type Summary } from "../statistics.js";
@@ -10,8 +11,6 @@ import { summarize, type Summary } from "../statistics.js";
 const MB = 1e6;
 /** How long the idle ones are left alone before their memory is read: guests give free pages back. */
 const SETTLE_MS = 5000;
-/** Between two samples, so that the pool is full again. */
-const PAUSE_MS = 1500;
 const FLAT = 1.2;
 
 export const densityMeasure: Measure = {
@@ -62,7 +61,7 @@ export const densityMeasure: Measure = {
 async function latency(bench: Bench): Promise<Summary> {
   const samples: number[] = [];
   for (let round = -1; round < bench.repeats; round++) {
-    await sleep(PAUSE_MS);
+    await poolIsFull(bench, bench.hull);
     const { api } = bench.hull;
     const { ms } = await firstByte(api, bench.images.small, false);
     if (round >= 0) samples.push(ms);

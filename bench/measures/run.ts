@@ -2,6 +2,7 @@
 import type { Measure } from "../bench.js";
 import { sideBySide } from "../bench.js";
 import { timeCli } from "../engines/engine.js";
+import { poolIsFull } from "../pool.js";
 
 export const runMeasure: Measure = {
   name: "run",
@@ -24,7 +25,10 @@ export const runMeasure: Measure = {
           plot: { group: "docker run --rm IMAGE true", label: "hull" },
         },
         bench.peers,
-        (engine) => timeCli(engine, command([])),
+        async (engine) => {
+          await poolIsFull(bench, engine);
+          return timeCli(engine, command([]));
+        },
       )),
       ...(await sideBySide(
         bench,
@@ -37,7 +41,10 @@ export const runMeasure: Measure = {
           },
         },
         bench.peers,
-        (engine) => timeCli(engine, command(["--network", "none"])),
+        async (engine) => {
+          await poolIsFull(bench, engine);
+          return timeCli(engine, command(["--network", "none"]));
+        },
       )),
     ];
   },

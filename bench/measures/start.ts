@@ -3,14 +3,12 @@ import type { StartReport } from "../../src/containers/start-trace.js";
 import { interleaved, type Bench, type Measure } from "../bench.js";
 import type { Engine } from "../engines/engine.js";
 import { firstByte } from "../first-byte.js";
-import { sleep } from "../processes.js";
+import { poolIsFull } from "../pool.js";
 import { row, type Goal, type Row } from "../rows.js";
 import { COLD, RESTORED, startHulldFor } from "../start-ways.js";
 import { summarize, type Summary } from "../statistics.js";
 
 const GROUP = "API start → first byte of output";
-/** Between two samples, so that the pool is full again, as it is for a user who types. */
-const PAUSE_MS = 1500;
 
 interface Way {
   engine: Engine & { api: NonNullable<Engine["api"]> };
@@ -37,10 +35,7 @@ export const startMeasure: Measure = {
       traces: [],
     });
     const ways = [way(bench.hull, "default", atMost(30))];
-    const restored =
-      RESTORED.flags.length === 0
-        ? undefined
-        : await startHulldFor(bench, "restored", RESTORED.flags);
+    const restored = await startHulldFor(bench, "restored", RESTORED.flags);
     const cold = await startHulldFor(bench, "cold", COLD.flags);
     if (restored) {
       ways.push(way(restored, "restored", atMost(emulated ? 120 : 60)));
@@ -54,7 +49,7 @@ export const startMeasure: Measure = {
 
     await interleaved([...all.keys()], bench.repeats, async (engine) => {
       const own = ways.some((one) => one.engine === engine);
-      if (engine === bench.hull) await sleep(PAUSE_MS);
+      await poolIsFull(bench, engine);
       const sample = await firstByte(engine.api, bench.images.small, own);
       const found = all.get(engine);
       found?.ms.push(sample.ms);
