@@ -21,14 +21,20 @@ interface Run {
   ended: Promise<number | null>;
 }
 
+/** What ends the daemons of a directory: they write to it up to their end. */
+const enders = new Map<string, (() => Promise<unknown>)[]>();
+
 async function place(t: TestContext): Promise<string> {
   const directory = await mkdtemp(path.join(tmpdir(), "hulld-"));
-  t.after(() => rm(directory, { recursive: true }));
+  t.after(async () => {
+    await Promise.all((enders.get(directory) ?? []).map((end) => end()));
+    await rm(directory, { recursive: true });
+  });
   return directory;
 }
 
 /** Runs hulld with its folders in `directory`. */
-function hulld(t: TestContext, directory: string, ...args: string[]): Run {
+function hulld(directory: string, ...args: string[]): Run {
   const child = spawn(
     process.execPath,
     [
@@ -46,10 +52,11 @@ function hulld(t: TestContext, directory: string, ...args: string[]): Run {
   const ended = once(child, "close").then(
     ([status]) => status as number | null,
   );
-  t.after(async () => {
+  const end = () => {
     child.kill("SIGKILL");
-    await ended;
-  });
+    return ended;
+  };
+  enders.set(directory, [...(enders.get(directory) ?? []), end]);
   return {
     child,
     output: () => output,
@@ -80,7 +87,6 @@ test("the daemon serves on its socket and ends cleanly on SIGTERM", async (t) =>
   const socket = path.join(directory, "h.sock");
   const pidfile = path.join(directory, "pid");
   const run = hulld(
-    t,
     directory,
     ...["-H", `unix://${socket}`, "-p", pidfile],
     ...["--metrics-addr", "127.0.0.1:0"],
@@ -104,9 +110,9 @@ test("the daemon serves on its socket and ends cleanly on SIGTERM", async (t) =>
 test("a second daemon on the same data root is refused; after kill -9 it is not", async (t) => {
   const directory = await place(t);
   const socket = path.join(directory, "h.sock");
-  const first = hulld(t, directory, "-H", `unix://${socket}`);
+  const first = hulld(directory, "-H", `unix://${socket}`);
   await first.says("hulld is ready");
-  const second = hulld(t, directory, "-H", `unix://${socket}2`);
+  const second = hulld(directory, "-H", `unix://${socket}2`);
   assert.equal(await second.ended, 1);
   assert.match(
     second.output(),
@@ -114,7 +120,7 @@ test("a second daemon on the same data root is refused; after kill -9 it is not"
   );
   first.child.kill("SIGKILL");
   await first.ended;
-  const third = hulld(t, directory, "-H", `unix://${socket}`);
+  const third = hulld(directory, "-H", `unix://${socket}`);
   await third.says("hulld is ready");
   assert.equal(await ping(socket), 200);
 });
@@ -125,7 +131,7 @@ test("a socket somebody listens on is left alone", async (t) => {
   const other = createServer().listen(socket);
   await once(other, "listening");
   t.after(() => other.close());
-  const run = hulld(t, directory, "-H", `unix://${socket}`);
+  const run = hulld(directory, "-H", `unix://${socket}`);
   assert.equal(await run.ended, 1);
   assert.match(run.output(), /another process listens on/);
   assert.ok(existsSync(socket));
@@ -135,18 +141,17 @@ test("a file in the socket's place is left alone", async (t) => {
   const directory = await place(t);
   const socket = path.join(directory, "h.sock");
   writeFileSync(socket, "mine");
-  const run = hulld(t, directory, "-H", `unix://${socket}`);
+  const run = hulld(directory, "-H", `unix://${socket}`);
   assert.equal(await run.ended, 1);
   assert.equal(readFileSync(socket, "utf8"), "mine");
 });
 
 test("plain TCP is refused unless it is asked for in words", async (t) => {
   const directory = await place(t);
-  const refused = hulld(t, directory, "-H", "tcp://127.0.0.1:0");
+  const refused = hulld(directory, "-H", "tcp://127.0.0.1:0");
   assert.equal(await refused.ended, 2);
   assert.match(refused.output(), /--unsafe-plain-tcp/);
   const run = hulld(
-    t,
     directory,
     ...["-H", "tcp://127.0.0.1:0", "--unsafe-plain-tcp"],
   );
@@ -155,7 +160,7 @@ test("plain TCP is refused unless it is asked for in words", async (t) => {
 });
 
 test("a wrong setting ends the daemon with status 2 and its name", async (t) => {
-  const run = hulld(t, await place(t), "--memory", "none");
+  const run = hulld(await place(t), "--memory", "none");
   assert.equal(await run.ended, 2);
   assert.equal(
     run.output(),
@@ -165,7 +170,7 @@ test("a wrong setting ends the daemon with status 2 and its name", async (t) => 
 
 test("--validate checks the configuration and starts nothing", async (t) => {
   const directory = await place(t);
-  const run = hulld(t, directory, "--validate");
+  const run = hulld(directory, "--validate");
   assert.equal(await run.ended, 0);
   assert.equal(run.output(), "configuration OK\n");
   assert.ok(!existsSync(path.join(directory, "data")));
