@@ -199,7 +199,7 @@ function bridgeTests(): void {
     );
     assert.equal(a.gateway, "172.17.0.1");
     assert.ok(a.nic?.kind === "tap" && b.nic?.kind === "tap");
-    assert.match(a.nic.device, /^hl[0-9a-f]{3}a{10}$/);
+    assert.match(a.nic.device, /^hl[0-9a-f]{5}a{8}$/);
     assert.deepEqual(taps(), [a.nic.device, b.nic.device].sort());
     const rules = execFileSync("nft", ["list", "ruleset"], {
       encoding: "utf8",
