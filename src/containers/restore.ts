@@ -122,6 +122,7 @@ async function restore(
     );
     return lifecycle.adopt(container, machine);
   }
+  container.log.compress();
   if (running) await lifecycle.lost(container);
   else if (record.machine) lifecycle.finishTearDown(container, machine);
   return undefined;

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import {
   docker,
   dockerOk,
@@ -11,6 +12,7 @@ import {
   uniqueName,
 } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
+import { eventually } from "./harness/wait.js";
 
 const containers: string[] = [];
 const named = (prefix: string) => {
@@ -186,6 +188,61 @@ test("json-file rotation keeps the newest lines within max-size × max-file", as
       file,
     );
   }
+});
+
+test("compressed files are read and followed like the others", async () => {
+  const name = named("compress");
+  await dockerOk([
+    ...["run", "-d", "--name", name],
+    ...["--log-opt", "max-size=20k", "--log-opt", "max-file=50"],
+    ...["--log-opt", "compress=true"],
+    busybox(),
+    ...["sh", "-c", "for i in $(seq 2000); do echo line number $i; done"],
+  ]);
+  const expected = Array.from(
+    { length: 2000 },
+    (_, i) => `line number ${i + 1}`,
+  );
+  const followed = await dockerOk(["logs", "-f", name], { timeout: 120_000 });
+  assert.deepEqual(followed.split("\n"), expected);
+
+  const { LogPath } = (await inspect(name)) as unknown as { LogPath: string };
+  const base = path.basename(LogPath);
+  const rotated = await eventually(() => {
+    const files = readdirSync(path.dirname(LogPath)).filter((file) =>
+      file.startsWith(`${base}.`),
+    );
+    assert.ok(
+      files.every((file) => file.endsWith(".gz")),
+      files.join(" "),
+    );
+    return files;
+  });
+  assert.ok(rotated.length > 3, rotated.join(" "));
+  const newest = readFileSync(path.join(path.dirname(LogPath), `${base}.1.gz`));
+  assert.match(gunzipSync(newest).toString(), /^{"log":"line number \d+\\n"/);
+
+  assert.deepEqual(
+    (await dockerOk(["logs", "--tail", "1500", name])).split("\n"),
+    expected.slice(-1500),
+  );
+  const stamped = (await dockerOk(["logs", "-t", name])).split("\n");
+  assert.deepEqual(
+    stamped.map((line) => line.slice(line.indexOf(" ") + 1)),
+    expected,
+  );
+  const since = stamped[600]?.split(" ")[0] ?? "";
+  assert.deepEqual(
+    (await dockerOk(["logs", "--since", since, name])).split("\n"),
+    // Lines that came in one piece have one time.
+    expected.slice(stamped.findIndex((line) => line.startsWith(since))),
+  );
+
+  const refused = await docker([
+    ...["create", "--log-opt", "compress=true", busybox()],
+  ]);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /compress cannot be true when max-file is less/);
 });
 
 test("log driver none has no logs to read", async () => {

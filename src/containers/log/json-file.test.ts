@@ -1,8 +1,19 @@
 import assert from "node:assert/strict";
-import { appendFile, mkdtemp, readFile, rm } from "node:fs/promises";
+import {
+  appendFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { JsonFileLog, type LogRecord } from "./json-file.js";
 import { lastOffsets, readLog, type ReadOptions } from "./reader.js";
 
@@ -15,14 +26,20 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   await log.close();
+  await log.compressed;
   await rm(directory, { recursive: true });
 });
 
-function makeLog(maxSize: number, maxFiles: number): JsonFileLog {
+function makeLog(
+  maxSize: number,
+  maxFiles: number,
+  compress = false,
+): JsonFileLog {
   const onError = (error: Error) => assert.fail(error);
   return new JsonFileLog(path.join(directory, "x-json.log"), {
     maxSize,
     maxFiles,
+    compress,
     onError,
   });
 }
@@ -223,4 +240,139 @@ test("a log that is nothing but half a record begins anew", async () => {
     (await read()).map((r) => r.log),
     ["one\n"],
   );
+});
+
+const numbered = (from: number, to: number) =>
+  Array.from({ length: to - from }, (_, i) => `line ${from + i}\n`);
+const files = async () => (await readdir(directory)).sort();
+const lines = async (options?: Partial<ReadOptions>) =>
+  (await read(options)).map((record) => record.log);
+
+/** A log of the lines 0 to 9, two in each file; the oldest files are gone. */
+async function compressedLog(): Promise<void> {
+  log = makeLog(100, 4, true);
+  await log.begin(START);
+  for (const line of numbered(0, 10)) {
+    await log.append("stdout", Buffer.from(line));
+  }
+  await log.compressed;
+}
+
+test("rotated files are compressed, and counted with the others", async () => {
+  await compressedLog();
+  const base = "x-json.log";
+  assert.deepEqual(await files(), [
+    base,
+    `${base}.1.gz`,
+    `${base}.2.gz`,
+    `${base}.3.gz`,
+  ]);
+  const file = await readFile(`${log.path}.1.gz`);
+  assert.deepEqual(
+    gunzipSync(file)
+      .toString()
+      .trimEnd()
+      .split("\n")
+      .map((line) => (JSON.parse(line) as LogRecord).log),
+    numbered(6, 8),
+  );
+  await log.remove();
+  assert.deepEqual(await files(), []);
+});
+
+test("compressed files are read as the others are", async () => {
+  await compressedLog();
+  assert.deepEqual(await lines(), numbered(2, 10));
+  for (let tail = 0; tail < 10; tail++) {
+    const first = Math.max(2, 10 - tail);
+    assert.deepEqual(await lines({ tail }), numbered(first, 10), `${tail}`);
+  }
+  const fifth = (await read())[3];
+  assert.ok(fifth);
+  assert.deepEqual(await lines({ since: fifth.time }), numbered(5, 10));
+  assert.deepEqual(await lines({ until: fifth.time }), numbered(2, 6));
+  assert.deepEqual(await lastOffsets(log, ""), { stdout: 70, stderr: 0 });
+});
+
+test("a follower that is behind reads what was compressed meanwhile", async () => {
+  log = makeLog(100, 20, true);
+  await log.begin(START);
+  await log.append("stdout", Buffer.from("line 0\n"));
+  const signal = new AbortController().signal;
+  const follower = readLog(log, { follow: true }, signal);
+  const first = await follower.next();
+  assert.ok(!first.done);
+  const seen = [first.value.log];
+  for (const line of numbered(1, 20)) {
+    await log.append("stdout", Buffer.from(line));
+  }
+  await log.compressed;
+  assert.ok((await files()).includes("x-json.log.9.gz"));
+  await log.close();
+  for await (const record of follower) seen.push(record.log);
+  assert.deepEqual(seen, numbered(0, 20));
+});
+
+test("no line is lost, or read twice, where a daemon was killed while it compressed", async () => {
+  await compressedLog();
+  await log.close();
+  const second = `${log.path}.2`;
+  const whole = await readFile(`${second}.gz`);
+  // Killed in the middle: the file, and half of the compressed one.
+  await writeFile(second, gunzipSync(whole));
+  await rename(`${second}.gz`, `${second}.gz.tmp`);
+  await truncate(`${second}.gz.tmp`, 20);
+  // Killed at the end: both.
+  await writeFile(
+    `${log.path}.1`,
+    gunzipSync(await readFile(`${log.path}.1.gz`)),
+  );
+  log = makeLog(100, 4, true);
+  assert.deepEqual(await lines(), numbered(2, 10));
+  log.compress();
+  await log.compressed;
+  assert.deepEqual(await files(), [
+    "x-json.log",
+    ...["x-json.log.1.gz", "x-json.log.2.gz", "x-json.log.3.gz"],
+  ]);
+  assert.deepEqual(await readFile(`${second}.gz`), whole);
+  assert.deepEqual(await lines(), numbered(2, 10));
+});
+
+test("a file that could not be compressed is rotated as it is", async () => {
+  const errors: Error[] = [];
+  const options = { maxSize: 100, maxFiles: 3, compress: true };
+  log = new JsonFileLog(path.join(directory, "x-json.log"), {
+    ...options,
+    onError: (error) => errors.push(error),
+  });
+  await log.begin(START);
+  // A folder of that name cannot be replaced.
+  await mkdir(`${log.path}.1.gz.tmp`);
+  for (const line of numbered(0, 6)) {
+    await log.append("stdout", Buffer.from(line));
+  }
+  await log.compressed;
+  assert.ok(errors.length > 0);
+  assert.deepEqual(await lines(), numbered(0, 6));
+  await rm(`${log.path}.1.gz.tmp`, { recursive: true });
+  log.compress();
+  await log.compressed;
+  assert.deepEqual(await files(), [
+    "x-json.log",
+    "x-json.log.1.gz",
+    "x-json.log.2.gz",
+  ]);
+  assert.deepEqual(await lines(), numbered(0, 6));
+});
+
+test("a damaged compressed file costs no more than its own lines", async () => {
+  await compressedLog();
+  const damaged = gzipSync(Buffer.alloc(1000, "x")).subarray(0, 15);
+  await writeFile(`${log.path}.2.gz`, damaged);
+  assert.deepEqual(await lines(), [...numbered(2, 4), ...numbered(6, 10)]);
+  assert.deepEqual(await lines({ tail: 5 }), [
+    ...numbered(3, 4),
+    ...numbered(6, 10),
+  ]);
 });

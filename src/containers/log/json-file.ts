@@ -3,10 +3,12 @@
  * writes it, and `offset`, the position in the process's stream behind the record. A restarted daemon
  * reads from it how far the log goes, so that no byte is missing and none is written twice.
  *
- * Files are generations: the newest is `<base>`, the one before `<base>.1`, and so on.
+ * Files are generations: the newest is `<base>`, the one before `<base>.1`, and so on; older ones than
+ * the newest may be compressed (`compressed.ts`).
  */
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
+import { COMPRESSED, compressRotated, moveRotated } from "./compressed.js";
 
 /** The streams a record can come from. */
 export type StreamName = "stdout" | "stderr";
@@ -23,6 +25,8 @@ export interface LogOptions {
   maxSize: number;
   /** How many files are kept, at least 1. */
   maxFiles: number;
+  /** Whether files are compressed once they are rotated. */
+  compress: boolean;
   /** Told once when the log cannot be written; writing is tried again until it works. */
   onError: (error: Error) => void;
 }
@@ -54,6 +58,8 @@ export class JsonFileLog {
   #generation = 0;
   #ended = true;
   #removed = false;
+  readonly #removal = new AbortController();
+  #compressed: Promise<void> = Promise.resolve();
 
   constructor(path: string, options: LogOptions) {
     this.path = path;
@@ -82,6 +88,7 @@ export class JsonFileLog {
         };
       }
       await this.#open();
+      this.compress();
     });
   }
 
@@ -151,6 +158,24 @@ export class JsonFileLog {
     return this.#generation - this.#options.maxFiles + 1;
   }
 
+  /** Resolves when nothing is being compressed; never rejects. */
+  get compressed(): Promise<void> {
+    return this.#compressed;
+  }
+
+  /**
+   * Begins to compress what is rotated, if this log is to be, and removes what a daemon that was killed
+   * left half done.
+   */
+  compress(): void {
+    if (!this.#options.compress || this.#removed) return;
+    this.#compressed = this.#compressed
+      .then(() => compressRotated(this.path, this.#removal.signal))
+      .catch((error: unknown) => {
+        if (!this.#removed) this.#options.onError(error as Error);
+      });
+  }
+
   /** Runs `read` while no rotation can happen. */
   exclusive<T>(read: () => Promise<T>): Promise<T> {
     return this.#serial(read);
@@ -159,9 +184,13 @@ export class JsonFileLog {
   /** Removes all of the log's files. */
   async remove(): Promise<void> {
     this.#removed = true;
+    this.#removal.abort();
     await this.close();
+    await this.#compressed;
     for (let age = 0; age < this.#options.maxFiles; age++) {
-      await rm(age === 0 ? this.path : `${this.path}.${age}`, { force: true });
+      const file = age === 0 ? this.path : `${this.path}.${age}`;
+      await rm(file, { force: true });
+      if (this.#options.compress) await rm(file + COMPRESSED, { force: true });
     }
   }
 
@@ -211,13 +240,18 @@ export class JsonFileLog {
   }
 
   async #rotate(): Promise<void> {
+    const { compress } = this.#options;
+    await this.#compressed;
     for (let age = this.#options.maxFiles - 1; age > 0; age--) {
       const from = age === 1 ? this.path : `${this.path}.${age - 1}`;
-      await rename(from, `${this.path}.${age}`).catch(ignoreMissing);
+      const to = `${this.path}.${age}`;
+      if (compress) await moveRotated(from, to);
+      else await rename(from, to).catch(ignoreMissing);
     }
     if (this.#options.maxFiles === 1) await rm(this.path, { force: true });
     this.#generation++;
     await this.#open();
+    this.compress();
   }
 
   #notify(): void {

@@ -11,11 +11,16 @@ const UNITS: Record<string, number> = {
 };
 const DRIVERS = ["json-file", "local", "none"];
 const ACCEPTED = [
-  ...["max-size", "max-file", "mode", "max-buffer-size"],
+  ...["max-size", "max-file", "compress", "mode", "max-buffer-size"],
   // What --details shows.
   ...["labels", "env"],
 ];
-/** Docker's defaults of the driver `local`; `json-file` never begins a new file by default. */
+/** What Go's strconv.ParseBool takes. */
+const BOOLEANS = new Map([
+  ...["1", "t", "T", "true", "TRUE", "True"].map((t) => [t, true] as const),
+  ...["0", "f", "F", "false", "FALSE", "False"].map((f) => [f, false] as const),
+]);
+/** Docker's defaults of the driver `local`, which also compresses; `json-file` never begins a new file by default. */
 const LOCAL = { "max-size": "20m", "max-file": "5" };
 
 /**
@@ -25,6 +30,7 @@ const LOCAL = { "max-size": "20m", "max-file": "5" };
 export function logOptions(host: HostConfig): {
   maxSize: number;
   maxFiles: number;
+  compress: boolean;
 } {
   const type = host.LogConfig?.Type || "json-file";
   const given = host.LogConfig?.Config ?? {};
@@ -52,7 +58,22 @@ export function logOptions(host: HostConfig): {
       "max-file has no effect without max-size: give both",
     );
   }
-  return { maxSize, maxFiles };
+  const rotates = maxFiles > 1 && maxSize !== Infinity;
+  if (config["compress"] === undefined) {
+    return { maxSize, maxFiles, compress: type === "local" && rotates };
+  }
+  const compress = BOOLEANS.get(config["compress"]);
+  if (compress === undefined) {
+    throw new InvalidParameter(
+      `invalid compress: '${config["compress"]}' is not a boolean`,
+    );
+  }
+  if (compress && !rotates) {
+    throw new InvalidParameter(
+      "compress cannot be true when max-file is less than 2 or max-size is not set",
+    );
+  }
+  return { maxSize, maxFiles, compress };
 }
 
 function sizeOf(text: string | undefined): number {

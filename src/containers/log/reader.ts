@@ -1,5 +1,6 @@
 /** Reads a container's log, from its beginning or tail, and follows it while the container runs. */
 import { type FileHandle, open } from "node:fs/promises";
+import { COMPRESSED, decompressed } from "./compressed.js";
 import type { JsonFileLog, LogRecord } from "./json-file.js";
 
 export interface ReadOptions {
@@ -18,7 +19,17 @@ const MAX_RECORD = 256 * 1024;
 
 interface Position {
   generation: number;
+  /** Bytes of log, whether or not the file is compressed. */
   offset: number;
+  /** Lines behind the offset that are passed over. */
+  lines?: number;
+}
+
+interface Generation {
+  file: FileHandle;
+  compressed: boolean;
+  /** Bytes of whole records, and of the file, when it was opened. */
+  size: number;
 }
 
 /**
@@ -30,13 +41,16 @@ export async function* readLog(
   options: ReadOptions,
   signal: AbortSignal,
 ): AsyncGenerator<LogRecord> {
-  let at = await log.exclusive(() => startOf(log, options.tail));
+  let at = await startOf(log, options.tail);
   while (!signal.aborted) {
     const generation = at.generation;
-    const file = await log.exclusive(() => openGeneration(log, generation));
-    if (file) {
+    const opened = await openGeneration(log, generation);
+    if (opened) {
+      const blocks = opened.compressed
+        ? behind(decompressed(opened.file), at.offset, signal)
+        : blocksOf(log, opened.file, at, options, signal);
       try {
-        for await (const record of records(log, file, at, options, signal)) {
+        for await (const record of records(blocks, at.lines ?? 0)) {
           if (options.since !== undefined && record.time < options.since) {
             continue;
           }
@@ -46,7 +60,7 @@ export async function* readLog(
           yield record;
         }
       } finally {
-        await file.close();
+        await opened.file.close();
       }
     }
     if (generation >= log.generation) return;
@@ -76,16 +90,37 @@ export async function lastOffsets(
   return offsets;
 }
 
-/** Records of one generation's file, until it ends (or, for the newest, until the log does). */
+/** The records in a generation's bytes, after the first `skip` lines. */
 async function* records(
+  blocks: AsyncIterable<Buffer>,
+  skip: number,
+): AsyncGenerator<LogRecord> {
+  let rest: Buffer = Buffer.alloc(0);
+  for await (const block of blocks) {
+    const bytes = Buffer.concat([rest, block]);
+    let start = 0;
+    for (;;) {
+      const end = bytes.indexOf(NEWLINE, start);
+      if (end < 0) break;
+      const record = skip > 0 ? undefined : parse(bytes.subarray(start, end));
+      if (skip > 0) skip--;
+      if (record) yield record;
+      start = end + 1;
+    }
+    rest = bytes.subarray(start);
+    if (rest.length > MAX_RECORD) rest = Buffer.alloc(0);
+  }
+}
+
+/** One generation's file, until it ends (or, for the newest, until the log does). */
+async function* blocksOf(
   log: JsonFileLog,
   file: FileHandle,
   from: Position,
   options: ReadOptions,
   signal: AbortSignal,
-): AsyncGenerator<LogRecord> {
+): AsyncGenerator<Buffer> {
   let position = from.offset;
-  let rest: Buffer = Buffer.alloc(0);
   while (!signal.aborted) {
     // Asked before the read: what is written after it makes another round.
     const change = changeOf(log, signal);
@@ -94,26 +129,26 @@ async function* records(
       const block = Buffer.allocUnsafe(BLOCK);
       const { bytesRead } = await file.read(block, 0, BLOCK, position);
       position += bytesRead;
-      if (bytesRead > 0) {
-        const bytes = Buffer.concat([rest, block.subarray(0, bytesRead)]);
-        let start = 0;
-        for (;;) {
-          const end = bytes.indexOf(NEWLINE, start);
-          if (end < 0) break;
-          const record = parse(bytes.subarray(start, end));
-          if (record) yield record;
-          start = end + 1;
-        }
-        rest = bytes.subarray(start);
-        if (rest.length > MAX_RECORD) rest = Buffer.alloc(0);
-      } else if (last || !options.follow) {
-        return;
-      } else {
-        await change.happened;
-      }
+      if (bytesRead > 0) yield block.subarray(0, bytesRead);
+      else if (last || !options.follow) return;
+      else await change.happened;
     } finally {
       change.forget();
     }
+  }
+}
+
+/** What comes behind so many bytes. */
+async function* behind(
+  blocks: AsyncIterable<Buffer>,
+  offset: number,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer> {
+  let past = offset;
+  for await (const block of blocks) {
+    if (signal.aborted) return;
+    if (block.length > past) yield block.subarray(past);
+    past = Math.max(0, past - block.length);
   }
 }
 
@@ -139,12 +174,25 @@ function parse(line: Buffer): LogRecord | undefined {
   }
 }
 
-async function openGeneration(
+/** @returns undefined where it was rotated away, or nothing was written yet */
+function openGeneration(
   log: JsonFileLog,
   generation: number,
-): Promise<FileHandle | undefined> {
-  const path = log.pathOf(generation);
-  if (path === undefined) return undefined;
+): Promise<Generation | undefined> {
+  // So that its number is the same when it is opened. That it may be compressed meanwhile does no harm:
+  // the one file is there before the other is gone.
+  return log.exclusive(async () => {
+    const path = log.pathOf(generation);
+    if (path === undefined) return undefined;
+    const plain = await openIfThere(path);
+    const file = plain ?? (await openIfThere(path + COMPRESSED));
+    if (!file) return undefined;
+    const { size } = await file.stat();
+    return { file, compressed: !plain, size };
+  });
+}
+
+async function openIfThere(path: string): Promise<FileHandle | undefined> {
   try {
     return await open(path, "r");
   } catch (error) {
@@ -158,18 +206,23 @@ async function startOf(
   log: JsonFileLog,
   tail: number | undefined,
 ): Promise<Position> {
+  const newest = await log.exclusive(() => Promise.resolve(log.generation));
   const oldest = { generation: log.oldest, offset: 0 };
   if (tail === undefined) return oldest;
   let wanted = tail;
-  for (
-    let generation = log.generation;
-    generation >= log.oldest;
-    generation--
-  ) {
-    const file = await openGeneration(log, generation);
-    if (!file) continue;
+  for (let generation = newest; generation >= log.oldest; generation--) {
+    const opened = await openGeneration(log, generation);
+    if (!opened) continue;
+    const { file, compressed, size } = opened;
     try {
-      const { size } = await file.stat();
+      if (compressed) {
+        const lines = await countLines(file);
+        if (lines >= wanted) {
+          return { generation, offset: 0, lines: lines - wanted };
+        }
+        wanted -= lines;
+        continue;
+      }
       if (wanted === 0) return { generation, offset: size };
       const found = await seekBack(file, size, wanted);
       if (found.offset !== undefined) {
@@ -181,6 +234,14 @@ async function startOf(
     }
   }
   return oldest;
+}
+
+async function countLines(compressed: FileHandle): Promise<number> {
+  let lines = 0;
+  for await (const block of decompressed(compressed)) {
+    for (let at = -1; (at = block.indexOf(NEWLINE, at + 1)) >= 0;) lines++;
+  }
+  return lines;
 }
 
 /** Offset behind the newline that stands before the last `wanted` lines, or how many lines there are. */
