@@ -9,6 +9,7 @@ import {
   InvalidParameter,
   NotFound,
   NotModified,
+  SystemError,
 } from "../errors.js";
 import { EventBus } from "../events.js";
 import { Filters } from "../filters.js";
@@ -18,6 +19,7 @@ import type { NetworkService } from "../networks/index.js";
 import { Volumes } from "../volumes/index.js";
 import type { Container } from "./container.js";
 import { createRequestSchema } from "./create-request.js";
+import { readLog } from "./log/reader.js";
 import { ContainerService } from "./service.js";
 import { WritableDisks } from "./writable-disk.js";
 import { TestHypervisor } from "./test-machine.js";
@@ -133,6 +135,18 @@ function ended(container: Container) {
   return container.wait("next-exit", new AbortController().signal);
 }
 
+/** Lets what is ready to go on do so. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 20; i++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+async function turnsUntil(condition: () => boolean | undefined): Promise<void> {
+  while (!condition()) await turns();
+  await turns();
+}
+
 function statusOf(container: Container): string {
   return container.record.state.status;
 }
@@ -242,6 +256,116 @@ test("a command that is not in the image is Docker's 127", async () => {
   assert.equal(container.record.state.exitCode, 127);
   await container.teardown;
   assert.equal(container.machine, undefined);
+});
+
+for (const operation of ["setup", "spawn"] as const) {
+  test(`a guest that never answers ${operation} does not hold its container`, async (t) => {
+    const container = await create();
+    hypervisor.onStart = (machine) => (machine.unanswered = [operation]);
+    t.mock.timers.enable({ apis: ["setTimeout"] });
+    let settled = false;
+    const start = service.lifecycle
+      .start(container)
+      .finally(() => (settled = true));
+    start.catch(() => undefined);
+    await turnsUntil(() => hypervisor.machines.at(-1)?.asked.includes("spawn"));
+    t.mock.timers.tick(59_000);
+    await turns();
+    assert.equal(settled, false);
+    t.mock.timers.tick(1000);
+    await assert.rejects(start, (error: Error) => {
+      assert.ok(error instanceof SystemError);
+      assert.match(
+        error.message,
+        new RegExp(`machine has not answered to ${operation} within 60 s`),
+      );
+      return true;
+    });
+    await container.teardown;
+    assert.ok(hypervisor.last.asked.includes("kill"));
+    assert.equal(container.record.state.exitCode, 128);
+    hypervisor.onStart = () => undefined;
+    t.mock.timers.reset();
+    await service.lifecycle.start(container);
+    assert.equal(statusOf(container), "running");
+  });
+}
+
+test("a guest that fills a volume has more time for its setup", async (t) => {
+  const container = await create({ Volumes: { "/data": {} } });
+  t.mock.method(volumes, "serve", () => Promise.resolve());
+  hypervisor.onStart = (machine) => (machine.unanswered = ["setup"]);
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let settled = false;
+  const start = service.lifecycle
+    .start(container)
+    .finally(() => (settled = true));
+  start.catch(() => undefined);
+  await turnsUntil(() => hypervisor.machines.at(-1)?.asked.includes("spawn"));
+  t.mock.timers.tick(29 * 60_000);
+  await turns();
+  assert.equal(settled, false);
+  t.mock.timers.tick(60_000);
+  await assert.rejects(start, /has not answered to setup within 1800 s/);
+  await container.teardown;
+});
+
+test("a guest that never ends a process's streams does not keep it running", async (t) => {
+  const container = await create();
+  hypervisor.onStart = (machine) => (machine.leavesStreamsOpen = true);
+  let takeOn = () => undefined as void;
+  container.stdio.attach({
+    stdout: true,
+    stderr: true,
+    write: () => new Promise((resolve) => (takeOn = resolve)),
+    end: () => undefined,
+  });
+  await service.lifecycle.start(container);
+  const exit = ended(container);
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  const seconds = async (count: number) => {
+    for (let i = 0; i < count; i++) {
+      t.mock.timers.tick(1000);
+      await turns();
+    }
+  };
+  hypervisor.last.exit(1, 3);
+  // A client that is slow is not the guest's silence.
+  let written = hypervisor.last.write(1, "late\n");
+  await seconds(60);
+  assert.equal(statusOf(container), "running");
+  takeOn();
+  await written;
+  await seconds(9);
+  // What comes begins the time anew.
+  written = hypervisor.last.write(1, "later\n");
+  await turns();
+  takeOn();
+  await written;
+  await seconds(9);
+  // A guest that stands still cannot speak.
+  container.record.state.status = "paused";
+  await seconds(60);
+  assert.equal(statusOf(container), "paused");
+  container.record.state.status = "running";
+  await seconds(9);
+  assert.equal(statusOf(container), "running");
+  await seconds(1);
+  assert.equal(await exit, 3);
+  assert.equal(statusOf(container), "exited");
+  await container.teardown;
+  // Nobody waits for what comes now.
+  void hypervisor.last.write(1, "much later\n");
+  const lines: string[] = [];
+  const signal = new AbortController().signal;
+  for await (const { log } of readLog(
+    container.log,
+    { follow: false },
+    signal,
+  )) {
+    lines.push(log);
+  }
+  assert.deepEqual(lines, ["late\n", "later\n"]);
 });
 
 test("output reaches the log and attached clients before the end is told", async () => {

@@ -44,6 +44,10 @@ export class Stdio {
   readonly #drained = deferred<void>();
   readonly #hurried = deferred<void>();
   #over = false;
+  /** What came of the streams, and is not dealt with yet. */
+  #pending = 0;
+  /** Grows with whatever comes of the streams, and with whatever of it is dealt with. */
+  #activity = 0;
   /** Offsets up to which the output was acknowledged. */
   readonly taken = { stdout: 0, stderr: 0 };
 
@@ -55,6 +59,33 @@ export class Stdio {
   /** Resolves when the process's streams have ended and all of them is kept and handed out. */
   get drained(): Promise<void> {
     return this.#drained.promise;
+  }
+
+  /**
+   * Resolves as `drained`, or when the guest has sent nothing for so many seconds in a row in which it was
+   * its turn: all that came is dealt with, and it is not made to stand still.
+   * @returns whether the streams have ended
+   */
+  async drainedOrSilent(
+    seconds: number,
+    standsStill: () => boolean,
+  ): Promise<boolean> {
+    const { promise, resolve } = deferred<boolean>();
+    let activity = this.#activity;
+    let silent = 0;
+    // Second by second: while this process stands still itself, nothing is counted.
+    const clock = setInterval(() => {
+      const itsTurn = this.#pending === 0 && !standsStill();
+      silent = itsTurn && activity === this.#activity ? silent + 1 : 0;
+      activity = this.#activity;
+      if (silent >= seconds) resolve(false);
+    }, 1000).unref();
+    void this.drained.then(() => resolve(true));
+    try {
+      return await promise;
+    } finally {
+      clearInterval(clock);
+    }
   }
 
   /** Resolves with stdin when the process runs; undefined when it will not, or has none. */
@@ -131,6 +162,10 @@ export class Stdio {
     let queue: Promise<void> = Promise.resolve();
     return {
       data: (chunk, end, ack) => {
+        // Of a guest that had said that the process was over, and then was silent.
+        if (this.#over) return;
+        this.#activity++;
+        this.#pending++;
         queue = queue.then(async () => {
           const kept = this.#log?.append(stream, chunk);
           const handed = [...this.#clients]
@@ -144,12 +179,17 @@ export class Stdio {
             );
           await Promise.all(handed);
           this.taken[stream] = kept ? await kept : end;
+          this.#pending--;
+          this.#activity++;
           ack(this.taken[stream]);
         });
       },
       eof: () => {
+        this.#pending++;
         queue = queue.then(async () => {
           await this.#log?.flush(stream);
+          this.#pending--;
+          this.#activity++;
           this.#open.delete(stream);
           if (this.#open.size === 0) this.#drained.resolve();
         });

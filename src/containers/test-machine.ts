@@ -7,6 +7,7 @@ import type {
   ProcessExit,
   Spawn,
 } from "../../protocol/index.js";
+import { Unavailable } from "../errors.js";
 import type { AgentFailure } from "../hypervisor/index.js";
 import {
   type AgentClient,
@@ -38,6 +39,10 @@ export class TestMachine implements Machine, AgentClient {
   stdinEnded = false;
   /** What the next spawn fails with. */
   refuse: AgentFailure | undefined;
+  /** Operations that are never answered. */
+  unanswered: OperationName[] = [];
+  /** Whether the streams of a process stay open when it ends. */
+  leavesStreamsOpen = false;
   /** Signals the process dies from. */
   deadly = [9, 15];
 
@@ -72,6 +77,11 @@ export class TestMachine implements Machine, AgentClient {
   ): Promise<Operations[Op]["result"]> {
     await Promise.resolve();
     this.asked.push(op);
+    if (this.unanswered.includes(op)) {
+      return new Promise((_, reject) => {
+        void this.closed.then((reason) => reject(new Unavailable(reason)));
+      });
+    }
     return this.#answer(op, args) as Operations[Op]["result"];
   }
 
@@ -120,9 +130,14 @@ export class TestMachine implements Machine, AgentClient {
     return new Promise((resolve) => sink.data(bytes, end, resolve));
   }
 
+  /** The streams of a process end. */
+  endStreams(process: number): void {
+    for (const sink of this.#sinks.get(process) ?? []) sink.eof();
+  }
+
   /** A process ends, its streams first. */
   exit(process: number, code: number, more: Partial<ProcessExit> = {}): void {
-    for (const sink of this.#sinks.get(process) ?? []) sink.eof();
+    if (!this.leavesStreamsOpen) this.endStreams(process);
     const exit = {
       code,
       signal: code > 128 ? code - 128 : 0,

@@ -11,6 +11,12 @@ import type { RunContext } from "./context.js";
 import type { PolicyRestarts } from "./policy-restarts.js";
 import { tearDown } from "./tear-down.js";
 
+/**
+ * How long a guest may be silent between the end of a process and the end of its streams, in seconds. An
+ * honest one goes on sending at once; a host that is short of processors may not let it.
+ */
+const SILENCE_LIMIT = 10;
+
 /** What Docker books where nobody saw a container end. */
 const UNKNOWN_EXIT = 255;
 
@@ -46,14 +52,30 @@ export class Ending {
     machine: Machine,
     exit: ProcessExit,
   ): void {
-    const { stdio } = container;
-    const drained = Promise.race([stdio.drained, machine.exited]);
+    const drained = Promise.race([
+      this.#streamsEnded(container),
+      machine.exited,
+    ]);
     this.#book(container, machine, drained, {
       code: exit.code,
       oomKilled: exit.oomKilled,
       finishedAt: new Date(exit.at).toISOString(),
       error: "",
     });
+  }
+
+  /** Waits for the last output; a guest that never ends the streams does not keep the run from its end. */
+  async #streamsEnded(container: Container): Promise<void> {
+    const { stdio, record } = container;
+    const ended = await stdio.drainedOrSilent(
+      SILENCE_LIMIT,
+      () => record.state.status === "paused",
+    );
+    if (ended) return;
+    this.#context.log.warn(
+      { container: container.id },
+      "the guest has told of the end of the container's process, and does not end its output",
+    );
   }
 
   /** The machine has ended, and nobody heard of an end of the process before. */

@@ -21,6 +21,15 @@ import type { Ending } from "./ending.js";
 import { freeze } from "./pausing.js";
 import { machineDirectory, tearDown } from "./tear-down.js";
 import { watchMachine } from "./watch.js";
+import { answerWithin } from "./within.js";
+
+/** How long a guest may take for `setup`, and then for `spawn`, before its machine is ended, in ms. */
+const ANSWER_LIMIT = 60_000;
+/**
+ * The same for a setup that fills volumes with what the image has: gigabytes through the share server,
+ * under emulation, and nobody but the guest knows how far it is.
+ */
+const FILL_LIMIT = 30 * 60_000;
 
 export class Starting {
   readonly #context: RunContext;
@@ -38,6 +47,7 @@ export class Starting {
    * @throws {InvalidParameter} its command cannot be executed
    * @param from the checkpoint it is to go on from
    * @throws {NotFound} there is no such checkpoint
+   * @throws {SystemError} its machine did not come up, or its guest does not answer
    */
   async start(
     container: Container,
@@ -129,9 +139,14 @@ export class Starting {
     const directory = machineDirectory(this.#context.execRoot, container);
     await trace.span("shares", mounts.serve(machine.shareSocket, directory));
     faultPoint("start.greeted");
+    const fills = mounts.shares.some(({ populate }) => populate);
     const setup = trace.setup(
       mounts.filledBy(
-        machine.agent.request("setup", setupOf(record, mounts.shares)),
+        answerWithin(
+          machine.agent.request("setup", setupOf(record, mounts.shares)),
+          "setup",
+          fills ? FILL_LIMIT : ANSWER_LIMIT,
+        ),
       ),
     );
     const spawn = connected.then(() => {
@@ -141,7 +156,12 @@ export class Starting {
       );
       return started;
     });
-    const requests = Promise.all([setup, trace.after(setup, "exec", spawn)]);
+    // Heard of by way of the setup when that fails first.
+    spawn.catch(() => undefined);
+    const spawned = Promise.all([setup, connected]).then(() =>
+      answerWithin(spawn, "spawn", ANSWER_LIMIT),
+    );
+    const requests = Promise.all([setup, trace.after(setup, "exec", spawned)]);
     await Promise.all([requests, trace.span("record", saved)]);
     faultPoint("start.spawned");
     record.state.startedAt = startedAt;

@@ -1,5 +1,5 @@
 /** Waiting for a guest, which may never answer. */
-import { setTimeout as delay } from "node:timers/promises";
+import { SystemError } from "../../errors.js";
 
 /** Whether a promise settles within so many ms. */
 export async function within(
@@ -10,15 +10,28 @@ export async function within(
     await promise;
     return true;
   }
-  const timer = new AbortController();
-  const late = Symbol("late");
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(resolve, ms, false);
+  });
   try {
-    const first = await Promise.race([
-      promise,
-      delay(ms, late, { signal: timer.signal }).catch(() => late),
-    ]);
-    return first !== late;
+    return await Promise.race([promise.then(() => true), late]);
   } finally {
-    timer.abort();
+    clearTimeout(timer);
   }
+}
+
+/**
+ * Passes the guest's answer on.
+ * @throws {SystemError} it did not come within so many ms
+ */
+export async function answerWithin<T>(
+  request: Promise<T>,
+  operation: string,
+  ms: number,
+): Promise<T> {
+  if (await within(request, ms)) return request;
+  throw new SystemError(
+    `the container's machine has not answered to ${operation} within ${ms / 1000} s and was ended`,
+  );
 }
