@@ -165,7 +165,8 @@ export class Ending {
     // What is about to be deleted need not be flushed.
     tearDown(container, machine, !remove, this.#context);
     if (again) this.#restarts.schedule(container);
-    await container.save();
+    // The mark of its removal, which comes at once, is record enough.
+    if (!remove) await container.save();
     faultPoint("end.booked");
     if (!again) container.notifyExit();
     if (remove) void this.#autoRemove(container);

@@ -60,7 +60,7 @@ export function tearDown(
     delete record.taps;
     record.endpoints = [];
     delete record.ports;
-    await container.save();
+    if (record.state.status !== "removing") await container.save();
   })().catch((error: unknown) => {
     log.error(
       { err: error, container: record.id },
