@@ -1,4 +1,5 @@
 import { execFile } from "node:child_process";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import type { Logger } from "pino";
@@ -101,6 +102,7 @@ export class QemuHypervisor implements Hypervisor {
   /** The size that the pool's machines have. */
   #expected: MachineSize | undefined;
   #nicKind: Promise<MachineShape["nics"]> | undefined;
+  #cleared: Promise<void> | undefined;
   /** The file that QEMU's name stands for. */
   #program: string | undefined;
   /** By the name of the kernel; "" is the daemon's own. */
@@ -153,9 +155,10 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   async prepare(size: MachineSize): Promise<BlankMachine> {
+    const needed = memoryMiB(size.memoryBytes);
     const [{ on, shape }] = await Promise.all([
       this.#kind(size),
-      checkHostMemory(memoryMiB(size.memoryBytes)),
+      checkHostMemory(needed),
     ]);
     const warm =
       size.kernel === undefined ? this.#takeWarm(on, shape) : undefined;
@@ -302,6 +305,7 @@ export class QemuHypervisor implements Hypervisor {
   /** Once, unless it fails or something it depends on was replaced. */
   async #prepare(name = ""): Promise<Prepared> {
     const kernel = this.#kernel(name);
+    await (this.#cleared ??= this.#clearRunDirectory());
     const files = await this.#files(kernel.path);
     const ready = await this.#ready.get(name);
     if (ready && (ready.files !== files || (await roomIsGone(ready)))) {
@@ -316,6 +320,16 @@ export class QemuHypervisor implements Hypervisor {
       this.#ready.set(name, prepared);
     }
     return prepared;
+  }
+
+  /** A daemon that was killed while it tried an accelerator or made a template leaves that machine. */
+  async #clearRunDirectory(): Promise<void> {
+    const { runDirectory } = this.#options;
+    await endOrphans(runDirectory, new Set());
+    const left = await readdir(runDirectory).catch(() => []);
+    for (const name of left) {
+      await rm(join(runDirectory, name), { recursive: true, force: true });
+    }
   }
 
   #kernel(name: string): NamedKernel {
