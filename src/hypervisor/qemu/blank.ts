@@ -5,14 +5,23 @@ import { LAUNCH_FAILED } from "./launch.js";
 import type { QemuMachine } from "./machine.js";
 import { QmpError } from "./qmp.js";
 
+/** Gives a machine what it is to be, and has it run. */
+export type Give = (machine: QemuMachine, spec: MachineSpec) => Promise<void>;
+
 /** A machine that comes up, or is up, and has no owner yet. */
 export class Blank implements BlankMachine {
   readonly taps: readonly string[];
   readonly #machine: Promise<QemuMachine>;
+  readonly #give: Give;
 
-  constructor(taps: readonly string[], machine: Promise<QemuMachine>) {
+  constructor(
+    taps: readonly string[],
+    machine: Promise<QemuMachine>,
+    give: Give = timedHandOver,
+  ) {
     this.taps = taps;
     this.#machine = machine;
+    this.#give = give;
     // Told to whoever calls `start`.
     machine.catch(() => undefined);
   }
@@ -26,11 +35,8 @@ export class Blank implements BlankMachine {
       throw error;
     }
     const machine = await this.#machine;
-    const began = performance.now();
     try {
-      await handOver(machine, spec);
-      const ms = performance.now() - began;
-      machine.spans.push({ name: "handover", ms });
+      await this.#give(machine, spec);
     } catch (error) {
       await machine.kill();
       throw error instanceof QmpError
@@ -46,4 +52,14 @@ export class Blank implements BlankMachine {
       () => undefined,
     );
   }
+}
+
+async function timedHandOver(
+  machine: QemuMachine,
+  spec: MachineSpec,
+): Promise<void> {
+  const began = performance.now();
+  await handOver(machine, spec);
+  const ms = performance.now() - began;
+  machine.spans.push({ name: "handover", ms });
 }

@@ -14,22 +14,10 @@ import type { TemplatePlatform, Templates } from "./templates.js";
 /** How long a machine whose channel is gone may take to be gone itself, in ms. */
 const END_MS = 3000;
 
-/** How machines came up, since the daemon's start. */
-export interface BringUpCounts {
-  /** Out of the warm pool. */
-  warm: number;
-  /** Out of a template. */
-  restored: number;
-  booted: number;
-  /** Restores that failed; each was followed by a boot. */
-  failedRestores: number;
-}
-
 export interface BringUpOptions {
   /** Machines have their folders below it. */
   machineRoot: string;
   templates: Templates;
-  counts: BringUpCounts;
   log: Logger;
 }
 
@@ -46,7 +34,6 @@ export async function bringUp(
 ): Promise<QemuMachine> {
   const restored = await restore(on, shape, nics, options);
   if (typeof restored === "object") return restored;
-  options.counts.booted++;
   const machine = await start(options, async (directory, name) => {
     const booted = await launch(on.platform, {
       ...{ name, directory, shape, nics },
@@ -89,7 +76,6 @@ export async function goOn(
   machine.spans.length = 0;
   machine.spans.push({ name: "resume", ms: performance.now() - began });
   machine.startKind = "warm";
-  options.counts.warm++;
   return machine;
 }
 
@@ -102,7 +88,7 @@ export async function restore(
   nics: NicBackend[],
   options: BringUpOptions,
 ): Promise<QemuMachine | string | undefined> {
-  const { templates, counts, log } = options;
+  const { templates, log } = options;
   const template = await templates.open(on, shape);
   if (!template) return undefined;
   try {
@@ -116,11 +102,9 @@ export async function restore(
       return clone;
     });
     machine.startKind = "restored";
-    counts.restored++;
     return machine;
   } catch (error) {
     const reason = (error as Error).message;
-    counts.failedRestores++;
     log.warn(
       { template: shapeName(shape), reason },
       "a machine could not be restored from its template: it is booted instead",

@@ -18,13 +18,7 @@ import type {
 import { NIC_SLOTS } from "../slots.js";
 import { chooseAccelerator, type AcceleratorSetting } from "./accelerator.js";
 import { Blank } from "./blank.js";
-import {
-  bringUp,
-  type BringUpCounts,
-  type BringUpOptions,
-  goOn,
-  restore,
-} from "./bring-up.js";
+import { bringUp, type BringUpOptions, goOn, restore } from "./bring-up.js";
 import type { NicBackend } from "./command-line.js";
 import { readGuestFile } from "./guest-image.js";
 import { fileIdentity, findProgram, platformKey } from "./host-identity.js";
@@ -41,7 +35,7 @@ import type { QemuMachine } from "./machine.js";
 import { availableShare, checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
 import { rehearse } from "./rehearse.js";
-import { bringBack, checkSaved, kernelOf, SavedBlank } from "./saved.js";
+import { bringBack, checkSaved, goOnWith, kernelOf } from "./saved.js";
 import { type MachineShape, shapeName, shapeOf } from "./shape.js";
 import { type TemplatePlatform, Templates } from "./templates.js";
 import { hostTscKhz } from "./tsc.js";
@@ -88,20 +82,13 @@ interface Prepared extends TemplatePlatform {
 
 /** Runs machines as QEMU microvms. */
 export class QemuHypervisor implements Hypervisor {
-  /** How the machines came up. */
-  readonly counts: BringUpCounts = {
-    warm: 0,
-    restored: 0,
-    booted: 0,
-    failedRestores: 0,
-  };
   readonly #options: QemuOptions;
   readonly #templates: Templates;
   readonly #bringUp: BringUpOptions;
   readonly #pool: WarmPool<QemuMachine>;
   /** The size that the pool's machines have. */
   #expected: MachineSize | undefined;
-  #nicKind: Promise<MachineShape["nics"]> | undefined;
+  #foundNicKind: MachineShape["nics"] | undefined;
   #cleared: Promise<void> | undefined;
   /** The file that QEMU's name stands for. */
   #program: string | undefined;
@@ -123,7 +110,6 @@ export class QemuHypervisor implements Hypervisor {
     this.#bringUp = {
       machineRoot,
       templates: this.#templates,
-      counts: this.counts,
       log,
     };
     const { machines = 0, rehearsal } = options.warm ?? {};
@@ -176,27 +162,19 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   async prepareSaved(saved: SavedMachine): Promise<BlankMachine> {
-    const { platform, info } = await this.#prepare(kernelOf(saved));
+    const [{ platform, info }, kind] = await Promise.all([
+      this.#prepare(kernelOf(saved)),
+      this.#nicKind(),
+    ]);
+    const record = checkSaved(saved, info, kind);
+    await checkHostMemory(record.shape.memoryMiB);
     const nics = await this.#nics();
     const taps = tapsOf(nics);
+    const { machineRoot } = this.#options;
+    const machine = bringBack(platform, record, saved.file, nics, machineRoot);
     const discardTaps = () => this.#discardTaps(taps);
-    try {
-      const record = checkSaved(saved, info, nicKind(nics));
-      await checkHostMemory(record.shape.memoryMiB);
-      const { machineRoot } = this.#options;
-      const machine = bringBack(
-        platform,
-        record,
-        saved.file,
-        nics,
-        machineRoot,
-      );
-      machine.then(({ exited }) => void exited.then(discardTaps), discardTaps);
-      return new SavedBlank(taps, machine);
-    } catch (error) {
-      discardTaps();
-      throw error;
-    }
+    machine.then(({ exited }) => void exited.then(discardTaps), discardTaps);
+    return new Blank(taps, machine, goOnWith);
   }
 
   async reattach(record: MachineRecord): Promise<Machine | undefined> {
@@ -220,7 +198,7 @@ export class QemuHypervisor implements Hypervisor {
   ): Promise<{ on: Prepared; shape: MachineShape }> {
     const [on, nics] = await Promise.all([
       this.#prepare(size.kernel),
-      (this.#nicKind ??= this.#findNicKind()),
+      this.#nicKind(),
     ]);
     return { on, shape: shapeOf(size, nics) };
   }
@@ -291,11 +269,14 @@ export class QemuHypervisor implements Hypervisor {
     return Array.from({ length: NIC_SLOTS }, () => ({ kind: "hub" }));
   }
 
-  async #findNicKind(): Promise<MachineShape["nics"]> {
-    const tap = await this.#options.taps?.createTap();
-    if (tap === undefined) return "user";
-    this.#discardTaps([tap]);
-    return "tap";
+  /** Found out once, by making a tap. */
+  async #nicKind(): Promise<MachineShape["nics"]> {
+    if (this.#foundNicKind === undefined) {
+      const tap = await this.#options.taps?.createTap();
+      if (tap !== undefined) this.#discardTaps([tap]);
+      this.#foundNicKind = tap === undefined ? "user" : "tap";
+    }
+    return this.#foundNicKind;
   }
 
   #discardTaps(devices: readonly string[]): void {
@@ -305,7 +286,11 @@ export class QemuHypervisor implements Hypervisor {
   /** Once, unless it fails or something it depends on was replaced. */
   async #prepare(name = ""): Promise<Prepared> {
     const kernel = this.#kernel(name);
-    await (this.#cleared ??= this.#clearRunDirectory());
+    this.#cleared ??= this.#clearRunDirectory().catch((error: unknown) => {
+      this.#cleared = undefined;
+      throw error;
+    });
+    await this.#cleared;
     const files = await this.#files(kernel.path);
     const ready = await this.#ready.get(name);
     if (ready && (ready.files !== files || (await roomIsGone(ready)))) {
@@ -413,10 +398,6 @@ export class QemuHypervisor implements Hypervisor {
       },
     };
   }
-}
-
-function nicKind(nics: NicBackend[]): MachineShape["nics"] {
-  return nics[0]?.kind === "tap" ? "tap" : "user";
 }
 
 async function roomIsGone({ platform }: Prepared): Promise<boolean> {

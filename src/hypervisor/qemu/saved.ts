@@ -2,20 +2,14 @@
  * Brings saved machines back: each stands still where the other did until its disks are in its slots.
  */
 import { open } from "node:fs/promises";
-import { Conflict, SystemError, Unavailable } from "../../errors.js";
-import type {
-  BlankMachine,
-  HypervisorInfo,
-  Machine,
-  MachineSpec,
-  SavedMachine,
-} from "../index.js";
+import { Conflict, SystemError } from "../../errors.js";
+import type { HypervisorInfo, SavedMachine } from "../index.js";
+import type { Give } from "./blank.js";
 import { answers, start } from "./bring-up.js";
 import type { NicBackend } from "./command-line.js";
-import { checkFiles, checkSlots, handOver } from "./handover.js";
-import { launch, LAUNCH_FAILED, type Platform } from "./launch.js";
+import { handOver } from "./handover.js";
+import { launch, type Platform } from "./launch.js";
 import type { QemuMachine } from "./machine.js";
-import { QmpError } from "./qmp.js";
 import { type SavedRecord, savedShape } from "./save.js";
 import type { MachineShape } from "./shape.js";
 
@@ -82,43 +76,8 @@ export async function bringBack(
   }
 }
 
-/** A saved machine on its way back, without its disks. */
-export class SavedBlank implements BlankMachine {
-  readonly taps: readonly string[];
-  readonly #machine: Promise<QemuMachine>;
-
-  constructor(taps: readonly string[], machine: Promise<QemuMachine>) {
-    this.taps = taps;
-    this.#machine = machine;
-    // Told to whoever calls `start`.
-    machine.catch(() => undefined);
-  }
-
-  async start(spec: MachineSpec): Promise<Machine> {
-    try {
-      checkSlots(spec);
-      await checkFiles(spec);
-    } catch (error) {
-      this.discard();
-      throw error;
-    }
-    const machine = await this.#machine;
-    try {
-      await handOver(machine, spec);
-      await Promise.all([machine.resume(), answers(machine)]);
-    } catch (error) {
-      await machine.kill();
-      throw error instanceof QmpError
-        ? new Unavailable(`${LAUNCH_FAILED}${error.message}`)
-        : error;
-    }
-    return machine;
-  }
-
-  discard(): void {
-    void this.#machine.then(
-      (machine) => machine.kill(),
-      () => undefined,
-    );
-  }
-}
+/** A saved machine goes on once its disks are in its slots. */
+export const goOnWith: Give = async (machine, spec) => {
+  await handOver(machine, spec);
+  await Promise.all([machine.resume(), answers(machine)]);
+};
