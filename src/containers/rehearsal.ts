@@ -4,6 +4,7 @@ import path from "node:path";
 import { Channel, INIT_PROCESS } from "../../protocol/index.js";
 import { SystemError } from "../errors.js";
 import type { AgentClient, Disk, Rehearsal } from "../hypervisor/index.js";
+import { initialState } from "./container.js";
 import { initSpawn, setupOf } from "./machine-spec.js";
 import { type ContainerRecord, NEVER, RECORD_VERSION } from "./record.js";
 import type { WritableDisks } from "./writable-disk.js";
@@ -92,16 +93,7 @@ const RECORD: ContainerRecord = {
   hostConfig: {},
   networks: [],
   argv: ["/bin/rehearse"],
-  state: {
-    status: "created",
-    pid: 0,
-    exitCode: 0,
-    error: "",
-    oomKilled: false,
-    startedAt: NEVER,
-    finishedAt: NEVER,
-    manuallyStopped: false,
-  },
+  state: initialState(),
   restartCount: 0,
   endpoints: [
     {

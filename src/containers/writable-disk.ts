@@ -100,7 +100,11 @@ export class WritableDisks {
 
   async #makeBlank(bytes: number): Promise<string> {
     await mkdir(this.#directory, { recursive: true, mode: 0o710 });
-    await (this.#cleared ??= this.#removeOld());
+    this.#cleared ??= this.#removeOld().catch((error: unknown) => {
+      this.#cleared = undefined;
+      throw error;
+    });
+    await this.#cleared;
     const blank = path.join(this.#directory, `ext4-${bytes}.img`);
     // Made anew by each daemon: cheaper than proving that an old one is whole.
     const temporary = `${blank}.tmp`;

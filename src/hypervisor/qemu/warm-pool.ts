@@ -70,7 +70,7 @@ export class WarmPool<M extends Poolable> {
   take(key: string): Pooled<M> | undefined {
     this.#dropOthers(key);
     const taken = this.#ready.shift();
-    this.#fillLater();
+    this.#fillWhenQuiet();
     return taken;
   }
 
@@ -99,7 +99,7 @@ export class WarmPool<M extends Poolable> {
         // A start goes first: `take` has set the timer anew.
         if (this.#timer !== undefined) return;
         if ((await this.#options.availableMemory()) < ENOUGH) {
-          this.#fillLater(LOOK_MS);
+          this.#fillAfter(LOOK_MS);
           return;
         }
         const made = await make();
@@ -113,7 +113,7 @@ export class WarmPool<M extends Poolable> {
         { reason: (error as Error).message },
         "the warm pool could not be filled: machines are restored when they are needed",
       );
-      this.#fillLater(RETRY_MS);
+      this.#fillAfter(RETRY_MS);
     }
   }
 
@@ -127,20 +127,22 @@ export class WarmPool<M extends Poolable> {
       this.#ready.splice(at, 1);
       discarded(pooled);
       log.warn({ reason }, "a machine of the warm pool ended: another is made");
-      this.#fillLater();
+      this.#fillWhenQuiet();
     });
   }
 
-  #fillLater(ms = this.#quietMs): void {
-    if (this.#closed || this.#options.size === 0) return;
+  /** When no start has followed for a while; not put off for ever. */
+  #fillWhenQuiet(): void {
     const now = performance.now();
     this.#wantedSince ??= now;
     const left = this.#wantedSince + LONGEST_QUIET_MS - now;
+    this.#fillAfter(Math.max(0, Math.min(this.#quietMs, left)));
+  }
+
+  #fillAfter(ms: number): void {
+    if (this.#closed || this.#options.size === 0) return;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(
-      () => void this.fill(),
-      ms > LONGEST_QUIET_MS ? ms : Math.max(0, Math.min(ms, left)),
-    ).unref();
+    this.#timer = setTimeout(() => void this.fill(), ms).unref();
   }
 
   #dropOthers(key: string): void {
@@ -163,7 +165,7 @@ export class WarmPool<M extends Poolable> {
       "the host is short of memory: the warm pool is given up for now",
     );
     await this.#drain();
-    this.#fillLater(LOOK_MS);
+    this.#fillAfter(LOOK_MS);
   }
 
   async #drain(): Promise<void> {
