@@ -296,8 +296,7 @@ export class Agent implements Receiver {
 
   /** What a new process needs; checks that it may have this number. */
   private contextFor(id: number): ProcessContext {
-    const { container } = this;
-    if (!container) throw refused("invalid", "this machine was not set up");
+    const container = this.requireContainer();
     if (!Number.isInteger(id) || id < INIT_PROCESS || id >= 2 ** 29)
       throw refused("invalid", `process: ${id} is no process number`);
     if (this.processes.has(id))
@@ -336,8 +335,7 @@ export class Agent implements Receiver {
   }
 
   private async freeze(frozen: boolean): Promise<Record<string, never>> {
-    if (!this.container)
-      throw refused("invalid", "this machine was not set up");
+    this.requireContainer();
     freeze(frozen);
     for (
       let waited = 0;
