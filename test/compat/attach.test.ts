@@ -1,23 +1,16 @@
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import {
   docker,
   dockerOk,
   inspect,
-  removeContainers,
+  ownContainers,
   start,
-  uniqueName,
 } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { eventually, sleep } from "./harness/wait.js";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 test("attach sees what comes from now on, writes to stdin, and ends with the exit code", async () => {
   const name = named("attach");

@@ -2,26 +2,14 @@ import assert from "node:assert/strict";
 import { mkdtemp, readdir, rm, truncate } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { after, before, describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import { api, messageOf } from "./harness/api.js";
 import { Daemon } from "./harness/daemon.js";
-import {
-  docker,
-  dockerOk,
-  inspect,
-  removeContainers,
-  uniqueName,
-} from "./harness/docker.js";
+import { docker, dockerOk, inspect, ownContainers } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 interface State {
   State: { Status: string; ExitCode: number };

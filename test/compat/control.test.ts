@@ -1,27 +1,15 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { after, before, describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import { api, messageOf } from "./harness/api.js";
 import { Daemon } from "./harness/daemon.js";
-import {
-  docker,
-  dockerOk,
-  inspect,
-  removeContainers,
-  uniqueName,
-} from "./harness/docker.js";
+import { docker, dockerOk, inspect, ownContainers } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { eventually, sleep } from "./harness/wait.js";
 import { terminal } from "./harness/terminal.js";
 
 const MiB = 1024 * 1024;
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 interface HostLimits {
   HostConfig: {

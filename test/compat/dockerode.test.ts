@@ -1,29 +1,18 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { PassThrough, type Duplex } from "node:stream";
-import { after, before, test } from "node:test";
+import { before, test } from "node:test";
 import type Docker from "dockerode";
 import { WebSocket } from "ws";
 import { dockerode } from "./harness/api.js";
 import { Daemon } from "./harness/daemon.js";
-import {
-  docker,
-  dockerOk,
-  removeContainers,
-  uniqueName,
-} from "./harness/docker.js";
+import { docker, dockerOk, ownContainers } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
 const engine = dockerode();
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
+const { named } = ownContainers();
 before(() => dockerOk(["pull", "-q", busybox()]));
-after(() => removeContainers(...containers));
 
 /** Splits a multiplexed stream; resolves at its end. */
 async function demultiplex(

@@ -1,13 +1,8 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import { api } from "./harness/api.js";
 import { Daemon } from "./harness/daemon.js";
-import {
-  docker,
-  dockerOk,
-  removeContainers,
-  uniqueName,
-} from "./harness/docker.js";
+import { docker, dockerOk, ownContainers } from "./harness/docker.js";
 import { busybox, imageRef } from "./harness/environment.js";
 import { eventually, sleep } from "./harness/wait.js";
 
@@ -17,13 +12,7 @@ interface Health {
   Log: { Start: string; End: string; ExitCode: number; Output: string }[];
 }
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 async function healthOf(name: string): Promise<Health> {
   const { json } = await api("GET", `/containers/${name}/json`);

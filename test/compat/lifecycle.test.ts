@@ -1,25 +1,18 @@
 import assert from "node:assert/strict";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import { api, messageOf } from "./harness/api.js";
 import { Daemon } from "./harness/daemon.js";
 import {
   docker,
   dockerOk,
   inspect,
-  removeContainers,
+  ownContainers,
   start,
-  uniqueName,
 } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { containers, named } = ownContainers();
 
 const PATIENT =
   'trap "exit 143" TERM; echo ready; while true; do sleep 0.1; done';

@@ -1,26 +1,19 @@
 import assert from "node:assert/strict";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
-import { after, before, describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import {
   docker,
   dockerOk,
   inspect,
-  removeContainers,
+  ownContainers,
   start,
-  uniqueName,
 } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 describe("docker logs of a container that has ended", () => {
   const name = named("logs");

@@ -1,25 +1,18 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import { api } from "./harness/api.js";
 import {
   docker,
   dockerOk,
   inspect,
-  removeContainers,
+  ownContainers,
   start,
-  uniqueName,
 } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
 const MiB = 1024 * 1024;
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 interface Stats {
   name: string;

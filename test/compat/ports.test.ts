@@ -5,15 +5,15 @@ import { once } from "node:events";
 import http from "node:http";
 import net, { type AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
-import { after, before, describe, test } from "node:test";
+import { before, describe, test } from "node:test";
 import { api, messageOf } from "./harness/api.js";
 import { Daemon } from "./harness/daemon.js";
 import {
   docker,
   dockerOk,
   inspect,
+  ownContainers,
   removeContainers,
-  uniqueName,
 } from "./harness/docker.js";
 import { busybox, environment, imageRef } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
@@ -32,13 +32,7 @@ const SERVERS =
   "for p in 80 81 90 91; do mkdir -p /www/$p; echo port $p >/www/$p/index.html; httpd -p $p -h /www/$p; done; " +
   "exec nc -ll -p 7 -e cat";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 /** A TCP port nobody has, outside of the range from which the kernel and the daemon choose. */
 let nextPort = 20_000 + (process.pid % 5_000);

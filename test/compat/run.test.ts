@@ -1,23 +1,17 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { after, describe, test } from "node:test";
+import { describe, test } from "node:test";
 import {
   docker,
   dockerOk,
   inspect,
-  removeContainers,
+  ownContainers,
   start,
   uniqueName,
 } from "./harness/docker.js";
 import { busybox, imageRef } from "./harness/environment.js";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { containers, named } = ownContainers();
 
 describe("docker run", () => {
   test("shows the output, and with --rm leaves no container", async () => {

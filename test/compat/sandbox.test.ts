@@ -1,23 +1,11 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import type { AddressInfo } from "node:net";
-import { after, before, describe, test } from "node:test";
-import {
-  docker,
-  dockerOk,
-  inspect,
-  removeContainers,
-  uniqueName,
-} from "./harness/docker.js";
+import { before, describe, test } from "node:test";
+import { docker, dockerOk, inspect, ownContainers } from "./harness/docker.js";
 import { busybox, environment, imageRef } from "./harness/environment.js";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 /** Docker's default capabilities. */
 const DEFAULT_CAPABILITIES = "00000000a80425fb";

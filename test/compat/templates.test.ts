@@ -4,7 +4,7 @@ import { readdirSync, truncateSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Daemon, traceOf } from "./harness/daemon.js";
-import { dockerOk, uniqueName } from "./harness/docker.js";
+import { cliOf, uniqueName } from "./harness/docker.js";
 import { environment, imageRef } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
@@ -13,23 +13,23 @@ const IMAGE = imageRef("busybox");
 describe("machine templates", { timeout: 240_000 }, () => {
   const bridge = `htp${process.pid}`;
   const daemon = new Daemon(path.join(environment().directory, "t"));
-  const docker = (...args: string[]) => dockerOk(args, { host: daemon.host });
+  const { ok } = cliOf(daemon);
 
   before(async () => {
     await daemon.start([
       ...["--warm", "0"],
       ...(environment().root ? ["--bridge", bridge] : []),
     ]);
-    await docker("pull", IMAGE);
+    await ok(["pull", IMAGE]);
   });
   after(() => daemon.destroy());
 
   /** Runs a container. @returns how its machine came up, and what it said */
   async function run(...command: string[]) {
     const name = uniqueName("template");
-    const stdout = await docker("run", "--name", name, IMAGE, ...command);
+    const stdout = await ok(["run", "--name", name, IMAGE, ...command]);
     const { kind } = traceOf(daemon, name);
-    await docker("rm", name);
+    await ok(["rm", name]);
     return { kind, stdout };
   }
 

@@ -1,23 +1,11 @@
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
-import {
-  docker,
-  dockerOk,
-  inspect,
-  removeContainers,
-  uniqueName,
-} from "./harness/docker.js";
+import { test } from "node:test";
+import { docker, dockerOk, inspect, ownContainers } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
 import { terminal } from "./harness/terminal.js";
 import { eventually, sleep } from "./harness/wait.js";
 
-const containers: string[] = [];
-const named = (prefix: string) => {
-  const name = uniqueName(prefix);
-  containers.push(name);
-  return name;
-};
-after(() => removeContainers(...containers));
+const { named } = ownContainers();
 
 test("run -it is a real terminal: size, resize, echo, line editing, Ctrl-C, Ctrl-D", async () => {
   const name = named("tty");

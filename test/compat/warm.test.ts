@@ -4,7 +4,7 @@ import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { api } from "./harness/api.js";
 import { Daemon, traceOf } from "./harness/daemon.js";
-import { dockerOk, uniqueName } from "./harness/docker.js";
+import { cliOf, uniqueName } from "./harness/docker.js";
 import { environment, imageRef } from "./harness/environment.js";
 import { eventually } from "./harness/wait.js";
 
@@ -13,14 +13,14 @@ const SIZE = 2;
 
 describe("the warm pool", { timeout: 240_000 }, () => {
   const daemon = new Daemon(path.join(environment().directory, "w"));
-  const docker = (...args: string[]) => dockerOk(args, { host: daemon.host });
+  const { ok } = cliOf(daemon);
 
   before(async () => {
     await daemon.start([
       ...["--warm", String(SIZE)],
       ...(environment().root ? ["--bridge", `hwp${process.pid}`] : []),
     ]);
-    await docker("pull", IMAGE);
+    await ok(["pull", IMAGE]);
   });
   after(() => daemon.destroy());
 
@@ -37,9 +37,9 @@ describe("the warm pool", { timeout: 240_000 }, () => {
   /** Runs a container. @returns how its machine came up, and what it said */
   async function run(...args: string[]) {
     const name = uniqueName("warm");
-    const stdout = await docker("run", "--name", name, ...args);
+    const stdout = await ok(["run", "--name", name, ...args]);
     const { kind } = traceOf(daemon, name);
-    await docker("rm", name);
+    await ok(["rm", name]);
     return { kind, stdout };
   }
 

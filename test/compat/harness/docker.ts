@@ -1,6 +1,7 @@
 /** The real docker CLI, as a user types it. */
 import { spawn, type ChildProcessByStdio } from "node:child_process";
 import type { Readable, Writable } from "node:stream";
+import { after } from "node:test";
 import assert from "node:assert/strict";
 import { Daemon } from "./daemon.js";
 import { environment } from "./environment.js";
@@ -251,4 +252,16 @@ export function uniqueName(prefix: string): string {
 /** Removes containers whatever their state; for the end of a test. */
 export async function removeContainers(...names: string[]): Promise<void> {
   if (names.length > 0) await docker(["rm", "-f", ...names]);
+}
+
+/** Names for the containers of a test file, which are removed at its end; `containers` takes others along. */
+export function ownContainers() {
+  const containers: string[] = [];
+  after(() => removeContainers(...containers));
+  const named = (prefix: string): string => {
+    const name = uniqueName(prefix);
+    containers.push(name);
+    return name;
+  };
+  return { named, containers };
 }
