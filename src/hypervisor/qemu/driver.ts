@@ -44,6 +44,9 @@ import { type Pooled, WarmPool } from "./warm-pool.js";
 const TCG_WARNING =
   "WARNING: Containers run under TCG emulation, which QEMU does not consider a security boundary: run trusted images only, or use a host with KVM";
 
+/** What `#files` looks at, in its order. */
+const MACHINE_FILES = ["QEMU", "the guest kernel", "the agent"];
+
 /** How long after a boot the template is made that would have spared it, in ms. */
 const MAKE_LATER_MS = 1000;
 
@@ -294,7 +297,8 @@ export class QemuHypervisor implements Hypervisor {
     const files = await this.#files(kernel.path);
     const ready = await this.#ready.get(name);
     if (ready && (ready.files !== files || (await roomIsGone(ready)))) {
-      this.#ready.delete(name);
+      // Unless another start, which looked at the same time, has said and done so.
+      if (this.#ready.delete(name)) this.#tellReplaced(ready.files, files);
     }
     let prepared = this.#ready.get(name);
     if (!prepared) {
@@ -315,6 +319,18 @@ export class QemuHypervisor implements Hypervisor {
     for (const name of left) {
       await rm(join(runDirectory, name), { recursive: true, force: true });
     }
+  }
+
+  /** @param before what `#files` gave then, and now */
+  #tellReplaced(before: string, now: string): void {
+    const was = before.split("\n");
+    const is = now.split("\n");
+    const replaced = MACHINE_FILES.filter((_, at) => was[at] !== is[at]);
+    if (replaced.length === 0) return;
+    this.#options.log.warn(
+      { replaced: replaced.join(", ") },
+      "what machines are made of was replaced: they boot until there is a template of the new one",
+    );
   }
 
   #kernel(name: string): NamedKernel {

@@ -16,16 +16,23 @@ import {
   rename,
   rm,
   stat,
+  statfs,
   utimes,
   writeFile,
   type FileHandle,
 } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { z } from "zod";
-import { SystemError } from "../../errors.js";
+import { SystemError, Unavailable } from "../../errors.js";
 
 /** Templates beyond so many go, those first that were not used for the longest time. */
 const MOST_TEMPLATES = 8;
+
+/**
+ * So much room a template is not made without, in bytes: it takes some 90 MB, and QEMU, which writes to its
+ * memory file as a guest writes to its memory, dies where the disk is full.
+ */
+const ROOM_BYTES = 128 * 1024 * 1024;
 
 const HEADER = "template.json";
 const MEMORY = "memory";
@@ -98,12 +105,25 @@ export class TemplateStore {
     return { memoryFile: join(folder, MEMORY), state };
   }
 
-  /** Begins a template. @throws the system's error, e.g. that the disk is full */
+  /**
+   * Begins a template.
+   * @throws {Unavailable} the disk is (nearly) full
+   * @throws the system's error, e.g. that the folder is read-only
+   */
   async draft(platform: string, shape: string): Promise<TemplateDraft> {
     const folder = this.#folder(platform, shape);
     const draft = `${folder}.draft`;
     await rm(draft, { recursive: true, force: true });
-    await mkdir(draft, { recursive: true, mode: 0o700 });
+    await mkdir(this.#root, { recursive: true, mode: 0o700 });
+    // One by one: where the file system is read-only, a recursive mkdir would say that there is no such folder.
+    for (const one of [dirname(draft), draft]) {
+      await mkdir(one, { mode: 0o700 }).catch(
+        (error: NodeJS.ErrnoException) => {
+          if (error.code !== "EEXIST") throw error;
+        },
+      );
+    }
+    await checkRoom(draft);
     const memoryFile = join(draft, MEMORY);
     return {
       memoryFile,
@@ -170,6 +190,16 @@ function parseHeader(text: string, platform: string, shape: string): Header {
     throw new DamagedTemplate("it was made for something else");
   }
   return header;
+}
+
+/** @throws {Unavailable} there is too little room for a template; then its folder is removed */
+async function checkRoom(draft: string): Promise<void> {
+  const { bavail, bsize } = await statfs(draft);
+  if (bavail * bsize >= ROOM_BYTES) return;
+  await rm(draft, { recursive: true, force: true });
+  throw new Unavailable(
+    `no space left on device: ${Math.floor((bavail * bsize) / 2 ** 20)} MiB are free, and it takes up to ${ROOM_BYTES / 2 ** 20} MiB`,
+  );
 }
 
 async function checkMemory(file: string, { memory }: Header): Promise<void> {
