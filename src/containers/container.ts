@@ -11,6 +11,7 @@ import { logOptions } from "./log/options.js";
 import { type ContainerRecord, NEVER } from "./record.js";
 import type { StartTrace } from "./start-trace.js";
 import { Stdio } from "./stdio.js";
+import type { SilentMachine } from "./silent-machine.js";
 import type { ContainerStore } from "./store.js";
 import type { UsageSample } from "./usage.js";
 
@@ -41,6 +42,9 @@ export class Container {
   readonly warnings: string[] = [];
   /** Number of the next exec in the machine that runs. */
   nextProcess = INIT_PROCESS + 1;
+
+  /** Its machine runs and does not answer; the daemon that found it so is new. */
+  silent: SilentMachine | undefined;
 
   /** What it took when that was asked last. */
   lastUsage: UsageSample | undefined;

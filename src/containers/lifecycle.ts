@@ -8,6 +8,7 @@ import type { Machine } from "../hypervisor/index.js";
 import type { CheckpointPlace } from "./checkpoint/store.js";
 import type { Container } from "./container.js";
 import { notRunning } from "./execs.js";
+import type { SilentMachine } from "./silent-machine.js";
 import type { RunContext } from "./run/context.js";
 import { Ending } from "./run/ending.js";
 import { Pausing } from "./run/pausing.js";
@@ -127,6 +128,11 @@ export class Lifecycle {
   /** Takes over the machine of a container that an earlier daemon started; see `restore.ts`. */
   adopt(container: Container, machine: Machine): Promise<void> {
     return this.#starting.adopt(container, machine);
+  }
+
+  /** The same for a machine that does not answer now: it is taken over when it does. */
+  adoptLater(container: Container, machine: SilentMachine): Promise<void> {
+    return this.#starting.adoptLater(container, machine);
   }
 
   /** The machine of a container that was running is gone, and nobody saw how. */

@@ -10,6 +10,7 @@ import type {
   MachineSize,
   MachineSpec,
 } from "../hypervisor/index.js";
+import { ANSWER_LIMIT, answerWithin } from "./run/within.js";
 import { MachineFiles } from "./machine-files.js";
 
 /** How long it waits for the next user, in ms: `docker cp` makes two requests. */
@@ -52,7 +53,11 @@ export class OfflineMachine {
     const machine = await blank.start(spec);
     try {
       await serve(machine);
-      await machine.agent.request("setup", setup);
+      await answerWithin(
+        machine.agent.request("setup", setup),
+        "setup",
+        ANSWER_LIMIT,
+      );
     } catch (error) {
       await machine.kill();
       throw error;

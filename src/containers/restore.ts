@@ -1,14 +1,20 @@
 /** A daemon that starts finds the containers, and the machines, that an earlier one left. */
 import { readdir, rm } from "node:fs/promises";
 import path from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
-import type { Hypervisor, MachineRecord } from "../hypervisor/index.js";
+import { Unavailable } from "../errors.js";
+import type {
+  Hypervisor,
+  Machine,
+  MachineRecord,
+} from "../hypervisor/index.js";
 import type { NetworkService } from "../networks/index.js";
 import { namesOf } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import type { Lifecycle } from "./lifecycle.js";
 import { startsWithDaemon } from "./restart-policy.js";
+import { within } from "./run/within.js";
+import { SilentMachine } from "./silent-machine.js";
 
 export interface RestoreOptions {
   lifecycle: Lifecycle;
@@ -20,7 +26,10 @@ export interface RestoreOptions {
   remove: (container: Container) => Promise<void>;
 }
 
-/** How long the API waits for guests to answer: one that hangs, or is paused, is taken over later. */
+/**
+ * How long the API waits for machines to answer, and then for guests, in ms: one that hangs, or is paused, is
+ * taken over later.
+ */
 const ADOPTION_LIMIT = 5000;
 
 /** Folders of machines, those included that have no container yet. */
@@ -31,16 +40,22 @@ export async function restoreContainers(
   options: RestoreOptions,
 ): Promise<void> {
   await endOrphans(containers, options);
+  // All at once: one that does not answer takes the others no time.
+  const found = await Promise.allSettled(
+    containers.map((container) => find(container, options.hypervisor)),
+  );
   const adopted: Promise<void>[] = [];
   const start: Container[] = [];
-  for (const container of containers) {
+  for (const [at, container] of containers.entries()) {
     try {
       const { record } = container;
+      const outcome = found[at];
+      if (outcome?.status === "rejected") throw outcome.reason;
       const startNow =
         startsWithDaemon(record) || record.state.status === "restarting";
-      const adoption = await restore(container, options);
+      const adoption = await restore(container, outcome?.value, options);
       if (adoption) adopted.push(guarded(container, adoption, options.log));
-      else if (startNow) start.push(container);
+      else if (startNow && !container.isRunning) start.push(container);
     } catch (error) {
       options.log.error(
         { err: error, container: container.id },
@@ -48,18 +63,30 @@ export async function restoreContainers(
       );
     }
   }
-  const limit = new AbortController();
-  await Promise.race([
-    Promise.all(adopted),
-    delay(ADOPTION_LIMIT, undefined, { signal: limit.signal }).catch(
-      () => undefined,
-    ),
-  ]);
-  limit.abort();
+  await within(Promise.all(adopted), ADOPTION_LIMIT);
   await options.networks.removeOrphans();
   for (const container of start) {
     void guarded(container, options.lifecycle.start(container), options.log);
   }
+}
+
+/**
+ * Finds a container's machine.
+ * @returns undefined when it has none that runs
+ */
+async function find(
+  { record }: Container,
+  hypervisor: Hypervisor,
+): Promise<Machine | SilentMachine | undefined> {
+  const { machine } = record;
+  if (!machine) return undefined;
+  const answer = hypervisor.reattach(machine);
+  try {
+    if (await within(answer, ADOPTION_LIMIT)) return await answer;
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+  }
+  return new SilentMachine(machine, hypervisor, answer);
 }
 
 async function endOrphans(
@@ -87,15 +114,27 @@ async function removeOrphanFolders(
   }
 }
 
-/** @returns a promise of taking its running machine over, or nothing when there is none */
+/** @returns a promise of taking its running machine over, or nothing when there is none that answers */
 async function restore(
   container: Container,
+  found: Machine | SilentMachine | undefined,
   options: RestoreOptions,
 ): Promise<Promise<void> | undefined> {
-  const { lifecycle, hypervisor, networks, log } = options;
+  const { lifecycle, log } = options;
   const { record } = container;
   const { status } = record.state;
-  const machine = record.machine && (await hypervisor.reattach(record.machine));
+  const running = status === "running" || status === "paused";
+  let machine = found;
+  if (machine instanceof SilentMachine && !running) {
+    // Nothing of it is needed: its container had ended, was not started yet, or is to be removed.
+    await machine.end();
+    machine = undefined;
+  }
+  if (machine instanceof SilentMachine) {
+    await restoreNetworks(container, options);
+    void guarded(container, lifecycle.adoptLater(container, machine), log);
+    return undefined;
+  }
   if (status === "removing" || record.temporary) {
     record.state.status = "exited";
     if (machine) lifecycle.finishTearDown(container, machine);
@@ -103,29 +142,36 @@ async function restore(
     return undefined;
   }
   if (status === "restarting") record.state.status = "exited";
-  const running = status === "running" || status === "paused";
   // A record with a run and no status of it: the daemon was killed in the middle of a start.
   if (
     machine &&
     (running || record.run?.startedAt !== record.state.startedAt)
   ) {
-    for (const tap of record.taps ?? []) networks.restoreTap(tap);
-    for (const endpoint of record.endpoints) {
-      const { network } = endpoint;
-      const request = record.networks.find((one) => one.network === network);
-      await networks.restore(namesOf(record), endpoint, request ?? { network });
-    }
-    await networks.ports.restore(
-      namesOf(record),
-      record.endpoints,
-      record.ports ?? [],
-    );
+    await restoreNetworks(container, options);
     return lifecycle.adopt(container, machine);
   }
   container.log.compress();
   if (running) await lifecycle.lost(container);
   else if (record.machine) lifecycle.finishTearDown(container, machine);
   return undefined;
+}
+
+/** What its machine has of the networks is the container's again. */
+async function restoreNetworks(
+  { record }: Container,
+  { networks }: RestoreOptions,
+): Promise<void> {
+  for (const tap of record.taps ?? []) networks.restoreTap(tap);
+  for (const endpoint of record.endpoints) {
+    const { network } = endpoint;
+    const request = record.networks.find((one) => one.network === network);
+    await networks.restore(namesOf(record), endpoint, request ?? { network });
+  }
+  await networks.ports.restore(
+    namesOf(record),
+    record.endpoints,
+    record.ports ?? [],
+  );
 }
 
 async function guarded(

@@ -291,6 +291,24 @@ for (const operation of ["setup", "spawn"] as const) {
   });
 }
 
+test("a guest that never answers when it is brought back from a checkpoint does not hold its container", async (t) => {
+  const container = await create();
+  await service.lifecycle.start(container);
+  const place = { name: "before" };
+  await service.checkpoints.create(container, place, true);
+  await container.teardown;
+  hypervisor.onStart = (machine) => (machine.unanswered = ["wake"]);
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const start = service.lifecycle.start(container, undefined, place);
+  start.catch(() => undefined);
+  await turnsUntil(() => hypervisor.last.asked.includes("wake"));
+  t.mock.timers.tick(60_000);
+  await assert.rejects(start, /has not answered to wake within 60 s/);
+  await container.teardown;
+  assert.ok(hypervisor.last.asked.includes("kill"));
+  assert.notEqual(statusOf(container), "running");
+});
+
 test("a guest that fills a volume has more time for its setup", async (t) => {
   const container = await create({ Volumes: { "/data": {} } });
   t.mock.method(volumes, "serve", () => Promise.resolve());

@@ -226,6 +226,10 @@ export class TestHypervisor implements Hypervisor {
     return Promise.resolve(undefined);
   }
 
+  end(): Promise<void> {
+    return Promise.resolve();
+  }
+
   endOrphans(): Promise<number> {
     return Promise.resolve(0);
   }

@@ -36,8 +36,11 @@ export interface Hypervisor {
   /**
    * Finds the machine of an earlier daemon's record and proves that it is that machine.
    * @returns undefined when it no longer runs
+   * @throws {Unavailable} it runs, but does not answer now
    */
   reattach(record: MachineRecord): Promise<Machine | undefined>;
+  /** Ends the machine of an earlier daemon's record by force, whether it answers or not. Resolves when it is gone. */
+  end(record: MachineRecord): Promise<void>;
   /**
    * Ends the machines in folders below `root` that none of the records is of: a daemon that was killed
    * before it could record what it had started leaves such a machine.

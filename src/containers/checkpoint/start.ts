@@ -13,6 +13,7 @@ import {
   type MachineStartOptions,
 } from "../machine-start.js";
 import { portRequests } from "../port-requests.js";
+import { ANSWER_LIMIT, answerWithin } from "../run/within.js";
 import { copyDisk } from "../writable-disk.js";
 import type { Checkpoint } from "./store.js";
 
@@ -57,10 +58,14 @@ export async function startFromCheckpoint(
     try {
       // The machine has it open: another name does not matter to it.
       await rename(disk, container.writableDisk);
-      await machine.agent.request("wake", {
-        time: Date.now(),
-        entropy: randomBytes(64).toString("base64"),
-      });
+      await answerWithin(
+        machine.agent.request("wake", {
+          time: Date.now(),
+          entropy: randomBytes(64).toString("base64"),
+        }),
+        "wake",
+        ANSWER_LIMIT,
+      );
     } catch (error) {
       await machine.kill();
       throw error;

@@ -89,12 +89,15 @@ export class Ending {
   }
 
   /** The machine of a container that was running is gone, and nobody saw how. */
-  async lost(container: Container): Promise<void> {
+  async lost(
+    container: Container,
+    error = "the container's machine ended while the daemon was not running",
+  ): Promise<void> {
     await this.#finish(container, undefined, {
       code: UNKNOWN_EXIT,
       oomKilled: false,
       finishedAt: timestamp(),
-      error: "the container's machine ended while the daemon was not running",
+      error,
     });
   }
 

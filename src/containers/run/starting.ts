@@ -14,17 +14,20 @@ import { timestamp } from "../log/json-file.js";
 import { initSpawn, setupOf } from "../machine-spec.js";
 import { startMachine, type StartedMachine } from "../machine-start.js";
 import { type Mounts, prepareMounts } from "../mounts/start.js";
+import type { SilentMachine } from "../silent-machine.js";
 import { startError } from "../start-error.js";
 import type { StartTrace } from "../start-trace.js";
+import { setRecordedLimits } from "../update.js";
 import type { RunContext } from "./context.js";
 import type { Ending } from "./ending.js";
 import { freeze } from "./pausing.js";
 import { machineDirectory, tearDown } from "./tear-down.js";
 import { watchMachine } from "./watch.js";
-import { answerWithin } from "./within.js";
+import { ANSWER_LIMIT, answerWithin, within } from "./within.js";
 
-/** How long a guest may take for `setup`, and then for `spawn`, before its machine is ended, in ms. */
-const ANSWER_LIMIT = 60_000;
+/** How long a guest may take to forget a process that has ended, in ms. */
+const RELEASE_LIMIT = 2000;
+
 /**
  * The same for a setup that fills volumes with what the image has: gigabytes through the share server,
  * under emulation, and nobody but the guest knows how far it is.
@@ -198,7 +201,7 @@ export class Starting {
     const { offsets } = checkpoint.record;
     record.run = { startedAt: timestamp(), offsets };
     await container.save();
-    await this.adopt(container, machine);
+    await answerWithin(this.adopt(container, machine), "hello", ANSWER_LIMIT);
     if (!container.isRunning) {
       throw new SystemError(
         `checkpoint ${checkpoint.name} has no process of the container`,
@@ -224,8 +227,10 @@ export class Starting {
     this.#watch(container, machine);
     // A daemon that was killed while it made a checkpoint left the machine standing still.
     if (record.state.status === "running") await machine.resume();
-    const hello = await machine.agent.hello;
-    const own = hello.processes.find((one) => one.process === INIT_PROCESS);
+    const { hello } = machine.agent;
+    this.#tellSilence(container, hello);
+    const { processes } = await hello;
+    const own = processes.find((one) => one.process === INIT_PROCESS);
     if (!own) {
       // The daemon was killed in the middle of a start, which then did not happen.
       tearDown(container, machine, false, this.#context);
@@ -233,7 +238,7 @@ export class Starting {
       return;
     }
     container.nextProcess =
-      Math.max(...hello.processes.map((one) => one.process)) + 1;
+      Math.max(...processes.map((one) => one.process)) + 1;
     const offsets = await container.loggedOffsets(own);
     await container.log.begin(offsets);
     container.stdio.connectOutput(machine.agent, INIT_PROCESS, offsets);
@@ -251,15 +256,77 @@ export class Starting {
     if (record.state.status === "running") {
       // It was brought back from a checkpoint, or the daemon was killed while it made one.
       await freeze(machine, false);
+      await this.#setLimits(container);
     }
-    for (const { process, exit } of hello.processes) {
+    for (const { process, exit } of processes) {
       if (process !== INIT_PROCESS) {
         // Whoever waited for it went with the daemon before.
         const request = machine.agent.request("release", { process });
-        if (exit) await request.catch(() => undefined);
+        if (exit) {
+          await within(
+            request.catch(() => undefined),
+            RELEASE_LIMIT,
+          );
+        } else request.catch(() => undefined);
       }
     }
     if (own.exit) this.#ending.processEnded(container, machine, own.exit);
+  }
+
+  async #setLimits(container: Container): Promise<void> {
+    try {
+      await setRecordedLimits(container);
+    } catch (error) {
+      this.#context.log.warn(
+        { err: error, container: container.id },
+        "the limits of a container that was taken over cannot be set",
+      );
+    }
+  }
+
+  /** A guest that was taken over and never answers is its container's own: the log says so, and it can be stopped. */
+  #tellSilence(container: Container, hello: Promise<unknown>): void {
+    if (container.record.state.status === "paused") return;
+    const answered = within(
+      hello.catch(() => undefined),
+      ANSWER_LIMIT,
+    );
+    void answered.then((inTime) => {
+      if (inTime || this.#ending.closed) return;
+      this.#context.log.error(
+        { container: container.id },
+        `the guest of a running container has not answered for ${ANSWER_LIMIT / 1000} s: it is taken over when it does, and can be stopped`,
+      );
+    });
+  }
+
+  /** Takes over a machine that does not answer now when it does, or books that it has ended. */
+  async adoptLater(container: Container, silent: SilentMachine): Promise<void> {
+    const { log } = this.#context;
+    container.silent = silent;
+    log.warn(
+      { container: container.id },
+      "the machine of a running container does not answer: it is taken over when it does",
+    );
+    let machine: Machine | undefined;
+    try {
+      machine = await silent.answer(() => this.#ending.closed);
+    } finally {
+      container.silent = undefined;
+    }
+    if (this.#ending.closed) {
+      await machine?.detach();
+    } else if (machine) {
+      log.info({ container: container.id }, "the machine answers now");
+      await this.adopt(container, machine);
+    } else {
+      await container.exclusive(() =>
+        this.#ending.lost(
+          container,
+          "the container's machine did not answer to the daemon that found it, and has ended",
+        ),
+      );
+    }
   }
 
   #watch(container: Container, machine: Machine): void {

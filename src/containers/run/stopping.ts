@@ -52,7 +52,7 @@ export class Stopping {
     await container.exclusive(() => Promise.resolve());
     if (!container.isRunning) throw new NotModified("already stopped");
     state.manuallyStopped = true;
-    if (state.status === "paused") await this.#pausing.unpause(container);
+    await this.#goOn(container);
     const end = ended(container);
     // A guest that hangs does not answer: the time runs all the same.
     void this.#signal(container, signal).then(() =>
@@ -80,13 +80,24 @@ export class Stopping {
       return;
     }
     state.manuallyStopped = true;
-    if (state.status === "paused") await this.#pausing.unpause(container);
+    await this.#goOn(container);
     await this.#forceEnd(container, ended(container));
+  }
+
+  /** A process that stands still takes no signal. */
+  async #goOn(container: Container): Promise<void> {
+    if (container.record.state.status !== "paused" || container.silent) return;
+    await this.#pausing.unpause(container);
   }
 
   /** SIGKILL, and if the guest does not report a death, the end of the machine. */
   async #forceEnd(container: Container, end: Promise<unknown>): Promise<void> {
     container.stdio.hurry();
+    if (container.silent) {
+      await container.silent.end();
+      await end;
+      return;
+    }
     const heard = await this.#signal(container, SIGKILL, ANSWER_LIMIT);
     if (heard && (await within(end, KILL_LIMIT))) return;
     this.#context.log.warn(

@@ -1,6 +1,9 @@
 /** Waiting for a guest, which may never answer. */
 import { SystemError } from "../../errors.js";
 
+/** How long a guest may take for what it is asked, where it is no more than a few steps, in ms. */
+export const ANSWER_LIMIT = 60_000;
+
 /** Whether a promise settles within so many ms. */
 export async function within(
   promise: Promise<unknown>,
@@ -32,6 +35,6 @@ export async function answerWithin<T>(
 ): Promise<T> {
   if (await within(request, ms)) return request;
   throw new SystemError(
-    `the container's machine has not answered to ${operation} within ${ms / 1000} s and was ended`,
+    `the container's machine has not answered to ${operation} within ${ms / 1000} s`,
   );
 }

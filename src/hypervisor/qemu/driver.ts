@@ -30,7 +30,7 @@ import {
   openJail,
 } from "./jail.js";
 import { checkPvhKernel, type NamedKernel, namedKernel } from "./kernels.js";
-import { reattach } from "./launch.js";
+import { endMachine, reattach } from "./reattach.js";
 import type { QemuMachine } from "./machine.js";
 import { availableShare, checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
@@ -186,6 +186,11 @@ export class QemuHypervisor implements Hypervisor {
     return reattach(record, sendFiles, groups);
   }
 
+  async end(record: MachineRecord): Promise<void> {
+    const { groups } = await this.#openGroups();
+    await endMachine(record, groups);
+  }
+
   async endOrphans(root: string, known: MachineRecord[]): Promise<number> {
     const uuids = known.map((record) => String(record["uuid"]));
     return (await endOrphans(root, new Set(uuids))).length;
@@ -315,6 +320,7 @@ export class QemuHypervisor implements Hypervisor {
   async #clearRunDirectory(): Promise<void> {
     const { runDirectory } = this.#options;
     await endOrphans(runDirectory, new Set());
+    await this.#templates.clear();
     const left = await readdir(runDirectory).catch(() => []);
     for (const name of left) {
       await rm(join(runDirectory, name), { recursive: true, force: true });

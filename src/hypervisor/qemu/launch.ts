@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { open } from "node:fs/promises";
-import { z } from "zod";
-import { SystemError, Unavailable } from "../../errors.js";
+import { Unavailable } from "../../errors.js";
 import { SocketAgentClient } from "../agent/client.js";
 import type { MachineRecord } from "../index.js";
 import {
@@ -21,21 +20,11 @@ import {
   launcherArguments,
   type SendFiles,
 } from "./jail.js";
-import type { MachineGroups } from "./machine-groups.js";
 import { QemuMachine } from "./machine.js";
-import {
-  argumentsOf,
-  isRunning,
-  processIdentityShape,
-} from "./process-identity.js";
-import {
-  adoptProcess,
-  lastWords,
-  type QemuProcess,
-  startProcess,
-} from "./process.js";
+import { lastWords, type QemuProcess, startProcess } from "./process.js";
 import { QmpClient } from "./qmp.js";
-import { type MachineShape, shapeSchema } from "./shape.js";
+import type { QemuRecord } from "./record.js";
+import type { MachineShape } from "./shape.js";
 import { StartSpans } from "./start-spans.js";
 import { connectSocket, connectWhenThere } from "./socket.js";
 
@@ -58,20 +47,6 @@ export interface Platform {
   jail: Jail;
   sendFiles: SendFiles;
 }
-
-const recordShape = z.object({
-  driver: z.literal("qemu"),
-  id: z.string(),
-  /** As it was named when it started, which may have been before it had an owner. */
-  name: z.string(),
-  taps: z.array(z.string()),
-  uuid: z.string(),
-  directory: z.string(),
-  /** What a saved machine's successor has to be like; a record of before machines could be saved has none. */
-  shape: shapeSchema.optional(),
-  memory: z.enum(["own", "clone"]).optional(),
-  ...processIdentityShape.shape,
-});
 
 /** A machine to be started, whose slots are empty. */
 export interface LaunchOptions {
@@ -158,7 +133,7 @@ export async function launch(
       shape: options.shape,
       memory: isOwn(memory) ? "own" : "clone",
       ...process.identity,
-    } satisfies z.infer<typeof recordShape>;
+    } satisfies QemuRecord;
     return new QemuMachine({
       record,
       directory,
@@ -231,63 +206,4 @@ async function joinableGroup(
     join: async (pid) => groups?.join(name, pid),
     leave: async () => groups?.remove(name),
   };
-}
-
-/**
- * Connects to a machine that an earlier daemon started.
- * @param groups that its control group is one of
- * @returns undefined when its process is gone
- * @throws {Unavailable} it runs, but does not answer
- * @throws {SystemError} the record is not one of this driver's
- */
-export async function reattach(
-  record: MachineRecord,
-  sendFiles: SendFiles,
-  groups?: MachineGroups,
-): Promise<QemuMachine | undefined> {
-  const parsed = recordShape.safeParse(record);
-  if (!parsed.success) {
-    throw new SystemError("the record of a virtual machine is damaged");
-  }
-  const { id, name, uuid, directory } = parsed.data;
-  const identity = processIdentityShape.parse(parsed.data);
-  if (!(await isRunning(identity))) return undefined;
-  const args = await argumentsOf(identity.pid);
-  const named = `guest=${guestName(name, "")}`;
-  if (!args.includes(uuid) || !args.some((arg) => arg.startsWith(named))) {
-    return undefined;
-  }
-  const started = performance.now();
-  const sockets = machineSockets(directory);
-  try {
-    const qmp = await QmpClient.open(
-      await connectSocket(sockets.qmp),
-      undefined,
-      sendFiles,
-    );
-    const answer = z
-      .object({ UUID: z.string() })
-      .parse(await qmp.execute("query-uuid"));
-    if (answer.UUID !== uuid) {
-      qmp.close();
-      return undefined;
-    }
-    const port = await connectSocket(sockets.agent);
-    const machine = new QemuMachine({
-      record,
-      directory,
-      process: adoptProcess(identity, qmp.closed),
-      qmp,
-      agent: new SocketAgentClient(port, "running"),
-      spans: [{ name: "reattach", ms: performance.now() - started }],
-    });
-    void machine.exited.then(() => groups?.remove(uuid));
-    await machine.checkStatus();
-    return machine;
-  } catch (error) {
-    if (!(await isRunning(identity))) return undefined;
-    throw new Unavailable(
-      `the virtual machine of ${id.slice(0, 12)} (process ${identity.pid}) does not answer: ${(error as Error).message}`,
-    );
-  }
 }

@@ -97,6 +97,10 @@ export class QmpClient {
     try {
       await client.#greeting;
       await client.execute("qmp_capabilities", {}, timeoutMs);
+    } catch (error) {
+      // QEMU takes one connection at a time: the next one is not to wait for the end of this one.
+      client.close();
+      throw error;
     } finally {
       clearTimeout(timer);
     }
