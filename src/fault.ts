@@ -60,8 +60,11 @@ export const FAULT_POINTS = [
   "build.made",
   "build.named",
   "rename.saved",
+  "update.recorded",
   "update.applied",
-  "update.saved",
+  "template.booted",
+  "template.saved",
+  "template.described",
 ] as const;
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 

@@ -7,9 +7,12 @@ import type { Container } from "./container.js";
 import { hostConfigSchema, type HostConfig } from "./create-request.js";
 import { limitsOf } from "./machine-spec.js";
 import { checkResources, checkRestartPolicy } from "./resources.js";
+import { answerWithin } from "./run/within.js";
 import { refuseImpossible } from "./unsupported.js";
 import { sampleUsage } from "./usage.js";
 
+/** How long a guest may take to set limits: a stop of its container waits for it, in ms. */
+const CHANGE_LIMIT = 20_000;
 const MiB = 1024 * 1024;
 
 /** The body of `POST /containers/{id}/update`; 0 and "" mean "as it is". */
@@ -58,16 +61,35 @@ export function updateContainer(
       );
     }
     try {
-      const next = merged(record.hostConfig, request);
-      if (container.isRunning) await apply(container, request, next);
-      faultPoint("update.applied");
+      const before = record.hostConfig;
+      const next = merged(before, request);
+      const limits = container.isRunning ? changed(request, next) : {};
+      if (Object.keys(limits).length > 0) await checkMachine(container, limits);
+      // The record first: a daemon that is killed before the machine has the limits leaves it to the next one.
       record.hostConfig = next;
+      try {
+        await container.save();
+        faultPoint("update.recorded");
+        await setLimits(container, limits);
+        faultPoint("update.applied");
+      } catch (error) {
+        record.hostConfig = before;
+        await container.save();
+        throw error;
+      }
     } catch (error) {
       throw cannot(container, error);
     }
-    await container.save();
-    faultPoint("update.saved");
   });
+}
+
+/**
+ * Sets the record's limits in a machine that was taken over: a daemon that was killed within an update had
+ * recorded them, and may not have set them.
+ */
+export async function setRecordedLimits(container: Container): Promise<void> {
+  const { hostConfig } = container.record;
+  await setLimits(container, changed(hostConfig, hostConfig));
 }
 
 /** The settings with the request's in their place. */
@@ -134,12 +156,8 @@ function checkConflicts(host: HostConfig, request: UpdateRequest): void {
   }
 }
 
-/** Sets the limits in the machine that runs. */
-async function apply(
-  container: Container,
-  request: UpdateRequest,
-  next: HostConfig,
-): Promise<void> {
+/** The limits that a request changes, those included that it takes away. */
+function changed(request: UpdateRequest, next: HostConfig): Limits {
   const limits = limitsOf({ ...request, RestartPolicy: undefined });
   if ((request.PidsLimit ?? 0) < 0) limits.pids = -1;
   if ((request.CpuQuota ?? 0) < 0) limits.cpuQuotaUs = -1;
@@ -150,14 +168,31 @@ async function apply(
   if (limits.memorySwapBytes !== undefined && next.Memory) {
     limits.memoryBytes = next.Memory;
   }
-  if (Object.keys(limits).length === 0) return;
+  return limits;
+}
+
+/** @throws as `updateContainer` */
+async function checkMachine(
+  container: Container,
+  limits: Limits,
+): Promise<void> {
   if (container.record.state.status === "paused") {
     throw new Conflict(
       "its machine stands still: unpause the container before its limits are changed",
     );
   }
   await checkFits(container, limits);
-  await container.machine?.agent.request("limit", { limits });
+}
+
+/** Sets limits in the machine that runs. */
+async function setLimits(container: Container, limits: Limits): Promise<void> {
+  const { machine } = container;
+  if (!machine || Object.keys(limits).length === 0) return;
+  await answerWithin(
+    machine.agent.request("limit", { limits }),
+    "limit",
+    CHANGE_LIMIT,
+  );
 }
 
 /** A machine keeps the size it was started with. */

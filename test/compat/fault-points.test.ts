@@ -1,6 +1,6 @@
 /** The daemon is killed at each step of an operation: afterwards it has happened, or it has not. */
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { FAULT_POINTS, type FaultPoint } from "../../src/fault.js";
@@ -34,6 +34,8 @@ interface Operation {
   state: () => Promise<string>;
   before: string;
   done: string;
+  /** Undoes what no command undoes. */
+  clear?: () => void;
   /** What may be left where it has not happened, as a cache, and is removed by this. */
   tidy?: string[][];
   undo: string[][];
@@ -57,6 +59,7 @@ const there = (type: string, name: string) => () =>
 
 const CREATE = ["create", "--name", NAME, IMAGE, "sleep", "1000"];
 const REMOVE = [["rm", "-f", NAME]];
+const PIDS_MAX = "/sys/fs/cgroup/pids.max";
 /** What is made of it. */
 const MADE = "subject-image";
 const NETWORK = [
@@ -87,6 +90,11 @@ const operations = {
     state: containerState,
     before: "absent",
     done: "created",
+    // The empty disk that all others are copies of is made anew by each daemon when it is needed.
+    tidy: [
+      ["create", "--name", "other", IMAGE],
+      ["rm", "other"],
+    ],
     undo: REMOVE,
   },
   start: {
@@ -174,12 +182,41 @@ const operations = {
   update: {
     prepare: [CREATE, ["start", NAME]],
     command: ["update", "--pids-limit", "77", NAME],
-    state: () => inspected("container", NAME, "{{.HostConfig.PidsLimit}}"),
-    before: "0",
-    done: "77",
+    // In the record and in the machine.
+    state: async () => {
+      const limit = await docker(["exec", NAME, "cat", PIDS_MAX]);
+      return `${await inspected("container", NAME, "{{.HostConfig.PidsLimit}}")} ${limit.stdout.trim()}`;
+    },
+    before: "0 max",
+    done: "77 77",
     undo: REMOVE,
   },
+  // Of the first machine of its size, in the background.
+  template: {
+    command: ["run", "--rm", "-m", "60m", IMAGE, "true"],
+    state: () =>
+      Promise.resolve(
+        templates().some((name) => name.endsWith("/template.json"))
+          ? "present"
+          : "absent",
+      ),
+    before: "absent",
+    done: "present",
+    clear: () => {
+      for (const name of templates()) {
+        const folder = path.join(daemon.dataRoot, name);
+        rmSync(folder, { recursive: true, force: true });
+      }
+    },
+    undo: [],
+  },
 } satisfies Record<string, Operation>;
+
+/** The files of templates of another size than the daemon's own. */
+function templates(): string[] {
+  const { files = [] } = leftovers();
+  return files.filter((name) => /^templates\/\w+\/(?!512m)/.test(name));
+}
 
 function operationOf(point: FaultPoint): Operation {
   const [prefix] = point.split(".");
@@ -208,6 +245,8 @@ const SHORT: readonly FaultPoint[] = [
   "network-rm.bridge-gone",
   "commit.config-stored",
   "build.run-started",
+  "update.recorded",
+  "template.saved",
 ];
 
 describe("a daemon that is killed in the middle of", () => {
@@ -278,8 +317,12 @@ describe("a daemon that is killed in the middle of", () => {
           assert.deepEqual(leftovers(), prepared);
         });
         await ok(operation.command);
-        assert.equal(await operation.state(), operation.done);
+        await eventually(
+          async () => assert.equal(await operation.state(), operation.done),
+          { timeout: 60_000 },
+        );
       }
+      operation.clear?.();
       for (const command of operation.undo) await ok(command);
       await eventually(() => assert.deepEqual(leftovers(), clean));
       passed++;

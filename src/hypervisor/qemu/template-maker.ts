@@ -2,6 +2,7 @@
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Unavailable } from "../../errors.js";
+import { faultPoint } from "../../fault.js";
 import type { NicBackend } from "./command-line.js";
 import { identifyState, saveState } from "./device-state.js";
 import { launch, type Platform } from "./launch.js";
@@ -50,8 +51,10 @@ export async function makeTemplate(
     await Promise.race([machine.agent.hello, ended(machine)]);
     // The agent does the more before it answers to this.
     await Promise.race([machine.agent.request("hello", {}), ended(machine)]);
+    faultPoint("template.booted");
     await machine.pause();
     await saveState(machine.qmp, draft.stateFile);
+    faultPoint("template.saved");
     await machine.kill();
     await draft.finish(await identifyState(draft.stateFile));
   } catch (error) {

@@ -70,6 +70,17 @@ describe("template store", () => {
     assert(!existsSync(draft.memoryFile));
   });
 
+  test("drafts that a killed daemon left are removed, and nothing else", async () => {
+    await store.removeDrafts();
+    await make();
+    await store.draft("here", "other");
+    await store.draft("elsewhere", "small");
+    await store.removeDrafts();
+    assert.equal(existsSync(join(root, "here", "other.draft")), false);
+    assert.equal(existsSync(join(root, "elsewhere", "small.draft")), false);
+    assert(await store.open("here", "small"));
+  });
+
   test("a memory file that was cut short, altered or replaced is refused", async () => {
     await make();
     truncateSync(path("memory"), 3);

@@ -24,6 +24,7 @@ import {
 import { dirname, join } from "node:path";
 import { z } from "zod";
 import { SystemError, Unavailable } from "../../errors.js";
+import { faultPoint } from "../../fault.js";
 
 /** Templates beyond so many go, those first that were not used for the longest time. */
 const MOST_TEMPLATES = 8;
@@ -33,6 +34,9 @@ const MOST_TEMPLATES = 8;
  * memory file as a guest writes to its memory, dies where the disk is full.
  */
 const ROOM_BYTES = 128 * 1024 * 1024;
+
+/** How the name of a folder ends that is no template yet. */
+const DRAFT = ".draft";
 
 const HEADER = "template.json";
 const MEMORY = "memory";
@@ -112,7 +116,7 @@ export class TemplateStore {
    */
   async draft(platform: string, shape: string): Promise<TemplateDraft> {
     const folder = this.#folder(platform, shape);
-    const draft = `${folder}.draft`;
+    const draft = folder + DRAFT;
     await rm(draft, { recursive: true, force: true });
     await mkdir(this.#root, { recursive: true, mode: 0o700 });
     // One by one: where the file system is read-only, a recursive mkdir would say that there is no such folder.
@@ -141,6 +145,7 @@ export class TemplateStore {
         await writeFile(join(draft, HEADER), JSON.stringify(header), {
           mode: 0o600,
         });
+        faultPoint("template.described");
         await rm(folder, { recursive: true, force: true });
         await rename(draft, folder);
         await this.#tidy(platform);
@@ -151,6 +156,18 @@ export class TemplateStore {
 
   async remove(platform: string, shape: string): Promise<void> {
     await rm(this.#folder(platform, shape), { recursive: true, force: true });
+  }
+
+  /** What a daemon that was killed while it made templates left of them. */
+  async removeDrafts(): Promise<void> {
+    const platforms = await readdir(this.#root).catch(() => []);
+    for (const platform of platforms) {
+      const folder = join(this.#root, platform);
+      const names = await readdir(folder).catch(() => []);
+      for (const name of names.filter((one) => one.endsWith(DRAFT))) {
+        await rm(join(folder, name), { recursive: true, force: true });
+      }
+    }
   }
 
   #folder(platform: string, shape: string): string {

@@ -48,6 +48,19 @@ export class Templates {
     this.#store = new TemplateStore(options.directory);
   }
 
+  /** Clears what an earlier daemon left half made; before the first is opened or made. */
+  async clear(): Promise<void> {
+    try {
+      await this.#store.removeDrafts();
+    } catch (error) {
+      const { message } = error as Error;
+      this.#options.log.warn(
+        { reason: message },
+        "a machine template that was not made whole cannot be removed",
+      );
+    }
+  }
+
   /** @returns undefined when there is none that can be used; then it is being made, or is to be later */
   async open(
     on: TemplatePlatform,
