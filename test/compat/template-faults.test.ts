@@ -33,7 +33,7 @@ function subject(folder: string, bridge: string) {
     ok,
     flags,
     /** Runs a container, which is to succeed. @returns how its machine came up */
-    async run(): Promise<string> {
+    run: async (): Promise<string> => {
       const name = uniqueName("template");
       const said = await ok(["run", "--name", name, IMAGE, "echo", "here"]);
       assert.equal(said, "here");
@@ -42,13 +42,12 @@ function subject(folder: string, bridge: string) {
       return kind;
     },
     /** Of this message, what the log's lines say else. */
-    told(message: string): Record<string, unknown>[] {
-      return daemon
+    told: (message: string) =>
+      daemon
         .logTail(100_000)
         .split("\n")
         .filter((line) => line.includes(message))
-        .map((line) => JSON.parse(line) as Record<string, unknown>);
-    },
+        .map((line) => JSON.parse(line) as Record<string, unknown>),
     /** Resolves when the template of the daemon's own size is there. */
     template: () =>
       eventually(
