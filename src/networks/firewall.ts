@@ -2,7 +2,13 @@
 import type { Logger } from "pino";
 import { runTool } from "./command.js";
 import { formatSubnet, type Subnet } from "./ip.js";
-import { portChains, portMasquerade, type PortRule } from "./port-rules.js";
+import { NftShell } from "./nft-shell.js";
+import {
+  portChains,
+  portMasquerade,
+  portTranslations,
+  type PortRule,
+} from "./port-rules.js";
 
 export interface FirewallNetwork {
   bridge: string;
@@ -31,9 +37,12 @@ const FAMILIES = [
   { family: 6, table: "ip6" },
 ] as const;
 
-/** The one writer of the tables. Who changes the rules calls `apply`, and the tables are made anew. */
+/** The one writer of the tables. Who changes the rules calls `apply`. */
 export class Firewall {
   readonly rules: FirewallRules;
+  readonly nft = new NftShell();
+  /** What the tables have besides the ports. */
+  #applied = "";
   #writing: Promise<void> = Promise.resolve();
   #next: Promise<void> | undefined;
 
@@ -50,13 +59,51 @@ export class Firewall {
     if (this.#next) return this.#next;
     const next = this.#writing.then(async () => {
       this.#next = undefined;
-      if (this.rules.networks.length === 0) return;
-      await runTool("nft", ["-f", "-"], firewallScript(this.rules));
+      if (this.rules.networks.length > 0) await this.#write();
     });
     this.#next = next;
     this.#writing = next.catch(() => undefined);
     return next;
   }
+
+  /** Ends the helper process. The rules stay. */
+  close(): Promise<void> {
+    return this.nft.close();
+  }
+
+  async #write(): Promise<void> {
+    const others = firewallScript({ ...this.rules, ports: [] });
+    if (others === this.#applied) {
+      try {
+        // Not the tables anew: the kernel waits where a chain that hears of packets goes.
+        await this.nft.run(portCommands(this.rules));
+        return;
+      } catch {
+        // Somebody flushed the host's rules, perhaps: all is made anew.
+      }
+    }
+    this.#applied = "";
+    await this.nft.run(commandsOf(firewallScript(this.rules)));
+    this.#applied = others;
+  }
+}
+
+function commandsOf(script: string): string[] {
+  const lines = script.split("\n").map((line) => line.trim());
+  return lines.filter((line) => line !== "");
+}
+
+/** Puts the rules of the ports in place of those that are there. */
+function portCommands({ table, ports }: FirewallRules): string[] {
+  return FAMILIES.flatMap(({ family, table: kind }) => {
+    const chain = `${kind} ${table} ports`;
+    return [
+      `flush chain ${chain}`,
+      ...portTranslations(ports, family).map(
+        (rule) => `add rule ${chain} ${rule}`,
+      ),
+    ];
+  });
 }
 
 /**

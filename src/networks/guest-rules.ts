@@ -3,8 +3,8 @@
  * anything on the wire; what it claims to be is checked where its tap meets the bridge, before the bridge
  * learns from it and before a neighbour or the host hears it. A tap without rules passes nothing.
  */
-import { runTool } from "./command.js";
 import { formatAddress, parseAddress, subnetOf } from "./ip.js";
+import type { NftShell } from "./nft-shell.js";
 
 export interface Guest {
   mac: string;
@@ -24,6 +24,7 @@ export class GuestRules {
   readonly #table: string;
   readonly #taps: string;
   readonly #guests = new Map<string, Guest>();
+  readonly #nft: NftShell;
   #waiting: Change[] = [];
   #running = false;
 
@@ -31,7 +32,8 @@ export class GuestRules {
    * @param table name of the table
    * @param taps what the names of the daemon's taps begin with
    */
-  constructor(table: string, taps: string) {
+  constructor(table: string, taps: string, nft: NftShell) {
+    this.#nft = nft;
     this.#table = table;
     this.#taps = taps;
   }
@@ -101,25 +103,22 @@ export class GuestRules {
 
   async #apply(changes: Change[]): Promise<void> {
     if (changes.every(({ lines }) => lines)) {
-      const script = changes.flatMap(({ lines }) => [...(lines ?? []), ""]);
       try {
-        await runTool("nft", ["-f", "-"], script.join("\n"));
+        await this.#nft.run(changes.flatMap(({ lines }) => lines ?? []));
         return;
       } catch {
         // Somebody flushed the host's rules, perhaps: all is made anew from what is known.
       }
     }
-    await runTool("nft", ["-f", "-"], this.#whole());
+    await this.#nft.run(this.#whole());
   }
 
-  #whole(): string {
+  #whole(): string[] {
     const table = `table bridge ${this.#table}`;
     const guests = [...this.#guests].flatMap(([tap, guest]) =>
       this.#admission(tap, guest),
     );
-    return [table, `delete ${table}`, ...this.#base(), ...guests, ""].join(
-      "\n",
-    );
+    return [`add ${table}`, `delete ${table}`, ...this.#base(), ...guests];
   }
 
   #base(): string[] {

@@ -67,7 +67,7 @@ export class HostNetwork {
     this.taps = new Taps(record.id, log);
     this.firewall = firewall;
     firewall.rules.taps = this.taps.prefix;
-    this.guests = new GuestRules(bridge, this.taps.prefix);
+    this.guests = new GuestRules(bridge, this.taps.prefix, firewall.nft);
     this.responder = new Responder({
       names: this.names,
       upstreams: async (containerId) =>
@@ -96,7 +96,7 @@ export class HostNetwork {
 
   /** Ends helper processes. Bridges, taps and rules stay. */
   async close(): Promise<void> {
-    await this.taps.close();
+    await Promise.all([this.taps.close(), this.firewall.close()]);
     this.#claim.close();
   }
 }

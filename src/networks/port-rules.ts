@@ -36,14 +36,8 @@ export function portChains(
 ): string {
   const names = bridges.map((bridge) => `"${bridge}"`).join(", ");
   if (!names) return "";
-  // A port of one address before the same port of all of them.
-  const sorted = rules
-    .filter((rule) => isIPv6(rule.hostIp) === (family === 6))
-    .sort((a, b) => Number(isWildcard(a)) - Number(isWildcard(b)));
-  // The kernel sends nothing of ::1 out, whatever the rules: the daemon passes on what is for ::1.
-  const loopback = family === 6 ? ["ip6 daddr ::1 return"] : [];
   return `	chain ports {
-		${[...loopback, ...sorted.map(translation)].join("\n\t\t")}
+		${portTranslations(rules, family).join("\n\t\t")}
 	}
 	chain prerouting {
 		type nat hook prerouting priority dstnat; policy accept;
@@ -63,6 +57,20 @@ ${
 `
     : ""
 }`;
+}
+
+/** Rules of the chain `ports`. */
+export function portTranslations(
+  rules: readonly PortRule[],
+  family: 4 | 6,
+): string[] {
+  // A port of one address before the same port of all of them.
+  const sorted = rules
+    .filter((rule) => isIPv6(rule.hostIp) === (family === 6))
+    .sort((a, b) => Number(isWildcard(a)) - Number(isWildcard(b)));
+  // The kernel sends nothing of ::1 out, whatever the rules: the daemon passes on what is for ::1.
+  const loopback = family === 6 ? ["ip6 daddr ::1 return"] : [];
+  return [...loopback, ...sorted.map(translation)];
 }
 
 /** Rules of the chain `postrouting`, for one bridge: who must answer to the host. */
