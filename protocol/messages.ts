@@ -74,6 +74,15 @@ export interface Operations {
    */
   reset: { args: Record<string, never>; result: Record<string, never> };
   /**
+   * Does ahead what `setup` would do for an ordinary container of the image in that slot, on a blank writable disk:
+   * its root is mounted, with what is always in it. `setup` finds it there. Refused (`invalid`) once a machine was
+   * set up, and so is then a `setup` of a container that is not ordinary (privileged, with mounts of its own or
+   * another /dev/shm) or has another root. After any error the machine is of no use.
+   *
+   * What a container can tell: the root folder and the engine's files' places are older than it.
+   */
+  furnish: { args: Furnish; result: Record<string, never> };
+  /**
    * The machine was saved and has been brought back: it may be much later, and another machine may go on
    * from the same state. Sets the clock and adds entropy.
    */
@@ -194,6 +203,13 @@ export interface Setup {
   /** Paths hidden from / read-only for the container's processes. */
   maskedPaths: string[];
   readonlyPaths: string[];
+}
+
+/** What is known of a container before it is known which one it is. */
+export interface Furnish {
+  rootfs: RootfsSetup;
+  /** Paths of the engine's files. */
+  paths: string[];
 }
 
 export interface NetworkSetup {

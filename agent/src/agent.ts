@@ -33,6 +33,7 @@ import {
 } from "./constants.js";
 import { mountWorkplace, protectSelf } from "./boot.js";
 import {
+  furnishContainer,
   prepareContainer,
   removeContainer,
   reseed,
@@ -157,6 +158,8 @@ export class Agent implements Receiver {
         return this.setUp(request.args);
       case "reset":
         return this.reset();
+      case "furnish":
+        return this.furnish(request.args);
       case "wake":
         this.requireContainer();
         setClock(request.args.time);
@@ -260,6 +263,16 @@ export class Agent implements Receiver {
     this.setupBegun = false;
     this.prepare();
     sys.collect();
+    return {};
+  }
+
+  private furnish(args: Operations["furnish"]["args"]): Record<string, never> {
+    if (this.setupBegun || this.prepared?.furnished)
+      throw refused("invalid", "this machine was furnished or set up before");
+    this.prepare();
+    if (!this.prepared) throw refused("system", "the machine is not prepared");
+    this.prepared = furnishContainer(args, this.prepared);
+    sys.sync();
     return {};
   }
 

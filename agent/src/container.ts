@@ -3,23 +3,25 @@
  * container has, whichever it is, is prepared before: the agent does so as soon as it has said hello, so that a
  * machine restored out of a template has it.
  */
-import type { Setup, SetupResult } from "../../protocol/index.js";
+import type { Furnish, Setup, SetupResult } from "../../protocol/index.js";
 import { decodeBase64 } from "./base64.js";
 import { makeCgroup, removeCgroup, setLimits } from "./cgroup.js";
 import { AT_FDCWD, CLOCK_MONOTONIC, O_RDWR } from "./constants.js";
 import { filterDevices } from "./device-filter.js";
-import { makeDevices, mountDevices } from "./devices.js";
+import { makeDevices, mountDevices, SHM_SIZE } from "./devices.js";
 import { Failure, step } from "./failure.js";
 import type { EventLoop } from "./loop.js";
 import { GuestNetwork } from "./network.js";
 import {
   areDisksFree,
+  fillFiles,
   makeMountPoints,
   mountExtra,
   mountFiles,
   mountRoot,
   mountSys,
   removeRoot,
+  replaceSys,
 } from "./rootfs.js";
 
 export interface Container {
@@ -37,6 +39,8 @@ export interface Prepared {
   /** As a container's, see there. */
   readonly cgroup: number;
   readonly terminals: number;
+  /** What of the container's own is there already. */
+  readonly furnished?: Furnish & { sysfs: string };
 }
 
 /** Once, and again after a container was removed. @throws {Failure} naming the step that failed */
@@ -49,10 +53,23 @@ export function prepareContainer(): Prepared {
   return { network, cgroup, terminals };
 }
 
+/** Mounts the root of an ordinary container, whichever it will be. @throws {Failure} naming the step that failed */
+export function furnishContainer(
+  furnish: Furnish,
+  prepared: Prepared,
+): Prepared {
+  const { sysfs } = prepared.network;
+  mountRoot(furnish.rootfs);
+  mountDevices(SHM_SIZE, false);
+  mountSys(sysfs, true);
+  mountFiles(furnish.paths.map((path) => ({ path, content: "", mode: 0o644 })));
+  return { ...prepared, furnished: { ...furnish, sysfs } };
+}
+
 /** Does everything of `setup`, in the order that safety asks for: clock and random numbers first. */
 export function setUpContainer(
   setup: Setup,
-  { network, terminals, ...prepared }: Prepared,
+  { network, terminals, furnished, ...prepared }: Prepared,
 ): {
   container: Container;
   result: SetupResult;
@@ -66,14 +83,21 @@ export function setUpContainer(
     return value;
   };
 
+  if (furnished) checkFurnished(setup, furnished);
   timed("clock", () => setClock(setup.time));
   timed("entropy", () => reseed(setup.entropy));
   timed("network", () => network.setUp(setup.network));
-  timed("rootfs", () => mountRoot(setup.rootfs));
-  timed("dev", () => mountDevices(setup.shmSize, setup.privileged));
-  timed("sys", () => mountSys(network.sysfs, !setup.privileged));
-  timed("mounts", () => setup.mounts.forEach(mountExtra));
-  timed("files", () => mountFiles(filesOf(setup)));
+  if (furnished) {
+    if (network.sysfs !== furnished.sysfs)
+      timed("sys", () => replaceSys(network.sysfs));
+    timed("files", () => fillFiles(filesOf(setup)));
+  } else {
+    timed("rootfs", () => mountRoot(setup.rootfs));
+    timed("dev", () => mountDevices(setup.shmSize, setup.privileged));
+    timed("sys", () => mountSys(network.sysfs, !setup.privileged));
+    timed("mounts", () => setup.mounts.forEach(mountExtra));
+    timed("files", () => mountFiles(filesOf(setup)));
+  }
   const cgroup = timed("cgroup", () => {
     const made = setup.privileged
       ? replaceCgroup(prepared.cgroup)
@@ -85,6 +109,22 @@ export function setUpContainer(
     container: { setup, network, cgroup, terminals },
     result: { timings },
   };
+}
+
+/** @throws {Failure} it is not the container that the machine is furnished for */
+function checkFurnished(setup: Setup, { rootfs, paths }: Furnish): void {
+  const fits =
+    setup.rootfs.image === rootfs.image &&
+    setup.rootfs.writable === rootfs.writable &&
+    !setup.privileged &&
+    setup.shmSize === SHM_SIZE &&
+    setup.mounts.length === 0 &&
+    paths.every((path) => setup.files.some((file) => file.path === path));
+  if (!fits)
+    throw new Failure(
+      "invalid",
+      "the machine is furnished for another container",
+    );
 }
 
 /** By one without a filter of devices. */

@@ -39,7 +39,7 @@ const LINKS: readonly [name: string, target: string][] = [
 const DEV = "/run/dev";
 const SHM_FLAGS = MS_NOSUID | MS_NOEXEC | MS_NODEV;
 /** Docker's size of /dev/shm. */
-const SHM_SIZE = 64 << 20;
+export const SHM_SIZE = 64 << 20;
 
 /**
  * Makes a container's /dev, with its /dev/pts and /dev/shm.

@@ -27,6 +27,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
     readonlyPaths: "array",
   },
   reset: {},
+  furnish: { rootfs: "object", paths: "array" },
   wake: { time: "number", entropy: "string" },
   spawn: {
     process: "number",
@@ -58,6 +59,7 @@ const STRING_ARRAYS = new Set([
   "args",
   "env",
   "groups",
+  "paths",
   "capabilities",
   "maskedPaths",
   "readonlyPaths",

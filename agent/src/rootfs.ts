@@ -118,8 +118,8 @@ export function mountExtra(mount: MountSetup): void {
  * places, so that they are no changes of the container's own.
  */
 export function mountFiles(files: FileSetup[]): void {
-  files.forEach((file, i) => {
-    const source = `${FILES}/${i}`;
+  for (const file of files) {
+    const source = `${FILES}/${engineFiles.size}`;
     step(`write ${file.path}`, () => {
       createFile(source, file.content, file.mode & 0o7777);
       engineFiles.set(file.path, { source, content: file.content });
@@ -127,7 +127,21 @@ export function mountFiles(files: FileSetup[]): void {
         sys.mount(source, target, null, MS_BIND, null),
       );
     });
-  });
+  }
+}
+
+/** Writes them into their places where these are mounted, and mounts the others. */
+export function fillFiles(files: FileSetup[]): void {
+  const missing = files.filter(({ path }) => !engineFiles.has(path));
+  for (const file of files) {
+    const mounted = engineFiles.get(file.path);
+    if (!mounted) continue;
+    step(`write ${file.path}`, () =>
+      createFile(mounted.source, file.content, file.mode & 0o7777),
+    );
+    mounted.content = file.content;
+  }
+  mountFiles(missing);
 }
 
 /**
@@ -158,6 +172,14 @@ export function mountSys(prepared: string, readonly: boolean): void {
         : sys.mount("sysfs", target, "sysfs", SAFE, null),
     );
   });
+}
+
+/** The container is in another network namespace than the one whose devices are in its /sys. */
+export function replaceSys(prepared: string): void {
+  step("unmount /sys", () =>
+    inRoot(ROOT, "/sys", "error", (target) => sys.unmount(target, MNT_DETACH)),
+  );
+  mountSys(prepared, true);
 }
 
 /**

@@ -49,6 +49,8 @@ export class Container {
   /** What it took when that was asked last. */
   lastUsage: UsageSample | undefined;
 
+  #diskIsBlank = false;
+
   readonly #store: ContainerStore;
   readonly #exitWaiters = new Set<(exitCode: number) => void>();
   readonly #removalWaiters = new Set<(exitCode: number) => void>();
@@ -81,6 +83,18 @@ export class Container {
 
   get writableDisk(): string {
     return path.join(this.directory, "writable.img");
+  }
+
+  /** Its disk was made, and no machine has had it. Forgotten when the daemon ends. */
+  blankDiskMade(): void {
+    this.#diskIsBlank = true;
+  }
+
+  /** Whether no machine has had its disk; to be called before one gets it. */
+  takeBlankDisk(): boolean {
+    const blank = this.#diskIsBlank;
+    this.#diskIsBlank = false;
+    return blank;
   }
 
   /** The streams a process of this container has. */

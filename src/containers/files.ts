@@ -265,6 +265,7 @@ export class ContainerFiles {
       record,
       mounts.shares.map((share) => ({ ...share, populate: false })),
     );
+    container.takeBlankDisk();
     const offline = await OfflineMachine.boot(
       hypervisor,
       {

@@ -22,7 +22,9 @@ import type { ContainerRecord } from "./record.js";
 const MiB = 1024 * 1024;
 /** What the guest's kernel and agent need beside the container's own memory limit. */
 const GUEST_OVERHEAD = 64 * MiB;
-const DEFAULT_SHM_SIZE = 64 * MiB;
+export const DEFAULT_SHM_SIZE = 64 * MiB;
+/** The places of a machine's disks. */
+export const ROOTFS = { image: 0, writable: 1 };
 const DEFAULT_PATH =
   "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_CPU_PERIOD = 100_000;
@@ -114,7 +116,7 @@ export function setupOf(
     network: {
       interfaces: interfacesOf(record),
     },
-    rootfs: { image: 0, writable: 1, readonly: host.ReadonlyRootfs ?? false },
+    rootfs: { ...ROOTFS, readonly: host.ReadonlyRootfs ?? false },
     mounts: [...tmpfsMounts(host), ...shares].sort(
       (a, b) => depth(a.target) - depth(b.target),
     ),
@@ -229,6 +231,10 @@ export function limitsOf(host: HostConfig): Limits {
   }
   if (host.PidsLimit && host.PidsLimit > 0) limits.pids = host.PidsLimit;
   return limits;
+}
+
+export function hasTmpfs(host: HostConfig): boolean {
+  return tmpfsMounts(host).length > 0;
 }
 
 function tmpfsMounts(host: HostConfig): MountSetup[] {

@@ -1,9 +1,9 @@
 /** From a container's record to its machine: image, networks, folder and machine side by side. */
 import { mkdir, rm } from "node:fs/promises";
+import type { ShareSetup } from "../../protocol/index.js";
 import { faultPoint } from "../fault.js";
 import type {
   BlankMachine,
-  Disk,
   Forward,
   Hypervisor,
   Machine,
@@ -12,6 +12,7 @@ import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
 import { type Attachment, attachNetworks } from "./attach-networks.js";
 import type { Container } from "./container.js";
+import { furnishingOf } from "./furnishing.js";
 import { type MachineDefaults, machineSize } from "./machine-spec.js";
 import type { ContainerRecord } from "./record.js";
 import type { StartTrace } from "./start-trace.js";
@@ -30,14 +31,16 @@ export interface StartedMachine extends Attachment {
 /**
  * Starts a container's machine, up to the agent's first answer.
  * @param directory where the machine is to have its sockets
+ * @param shares the container's binds and volumes
  */
 export async function startMachine(
   container: Container,
   directory: string,
+  shares: readonly ShareSetup[],
   options: MachineStartOptions,
   trace: StartTrace,
 ): Promise<StartedMachine> {
-  const starting = start(container, directory, options, trace);
+  const starting = start(container, directory, shares, options, trace);
   await trace.machine(starting.then(({ machine }) => machine));
   return starting;
 }
@@ -45,12 +48,17 @@ export async function startMachine(
 async function start(
   container: Container,
   directory: string,
+  shares: readonly ShareSetup[],
   options: MachineStartOptions,
   trace: StartTrace,
 ): Promise<StartedMachine> {
   const { record } = container;
   const { images, hypervisor, networks, defaults } = options;
-  const blank = hypervisor.prepare(machineSize(record, defaults));
+  const image = await trace.span("image", images.disk(record.imageId));
+  const blank = hypervisor.prepare(
+    machineSize(record, defaults),
+    furnishingOf(container, image, shares),
+  );
   const network = blank.then(({ taps }) =>
     attachNetworks(container, taps, networks),
   );
@@ -60,16 +68,14 @@ async function start(
   );
   cable.catch(() => undefined);
   const work = [
-    trace.span("image", images.disk(record.imageId)),
     trace.span("addresses", network),
     trace.span("folder", freshDirectory(directory)),
     trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
   ] as const;
   let machine: BlankMachine | undefined;
-  let image: Disk;
   try {
     machine = await blank;
-    [image] = await Promise.all(work);
+    await Promise.all(work);
     faultPoint("start.attached");
   } catch (error) {
     // What is under way comes to its end before it is undone.

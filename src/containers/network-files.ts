@@ -3,6 +3,9 @@ import type { FileSetup } from "../../protocol/index.js";
 import { InvalidParameter } from "../errors.js";
 import type { ContainerRecord } from "./record.js";
 
+/** Their places in a container. */
+export const ENGINE_FILES = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+
 /** What of them depends on the networks a container is on. */
 export function networkFiles(record: ContainerRecord): FileSetup[] {
   return [

@@ -5,6 +5,7 @@ import { Channel, INIT_PROCESS } from "../../protocol/index.js";
 import { SystemError } from "../errors.js";
 import type { AgentClient, Disk, Rehearsal } from "../hypervisor/index.js";
 import { initialState } from "./container.js";
+import { furnishOf } from "./furnishing.js";
 import { initSpawn, setupOf } from "./machine-spec.js";
 import { type ContainerRecord, NEVER, RECORD_VERSION } from "./record.js";
 import type { WritableDisks } from "./writable-disk.js";
@@ -33,6 +34,14 @@ export class StartRehearsal implements Rehearsal {
       { parts: [{ path: image, bytes: size }], readonly: true },
       { parts: [{ path: writable, bytes: diskBytes }], readonly: false },
     ];
+  }
+
+  blank(bytes: number): Promise<string> {
+    return this.#options.disks.spare(bytes);
+  }
+
+  async furnish(agent: AgentClient): Promise<void> {
+    await agent.request("furnish", furnishOf());
   }
 
   /** @throws {SystemError} the program did not do what it is for */

@@ -179,6 +179,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
         container.writableDisk,
         record.diskBytes,
       );
+      container.blankDiskMade();
       faultPoint("create.disk");
       await container.save();
       faultPoint("create.recorded");

@@ -55,6 +55,17 @@ export class WritableDisks {
   }
 
   /**
+   * The same at a path of its own, from which it may be renamed to be a container's; whoever has it removes it
+   * otherwise.
+   * @throws {SystemError} as `create`
+   */
+  async spare(bytes: number): Promise<string> {
+    const target = path.join(this.#directory, `spare-${this.#made++}.img`);
+    await this.copy(target, bytes);
+    return target;
+  }
+
+  /**
    * Likewise, on whatever file system.
    * @throws {SystemError} as `create`
    */

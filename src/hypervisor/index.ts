@@ -17,10 +17,12 @@ export interface Hypervisor {
   /**
    * Takes a machine that is nobody's yet: out of the warm pool, or one that comes up while the caller
    * prepares what it is to be given.
+   * @param furnishing the machine may have this already: its spec must be of that image and of a disk that was never
+   *   used, in whose place another one may come. The agent then takes the `setup` of an ordinary container only.
    * @throws {Unavailable} the hypervisor cannot be started, with its own words
    * @throws {InvalidParameter} the host cannot give what is asked for
    */
-  prepare(size: MachineSize): Promise<BlankMachine>;
+  prepare(size: MachineSize, furnishing?: Furnishing): Promise<BlankMachine>;
   /**
    * Brings a saved machine back, with NICs of the same kinds and without its disks. It stands still until
    * `start` has given it these, as they were when it was saved. Its agent is the one of then, so that its
@@ -96,6 +98,20 @@ export interface Rehearsal {
   disks(directory: string): Promise<Disk[]>;
   /** Runs a container to its end. */
   run(agent: AgentClient): Promise<void>;
+  /**
+   * Makes a blank writable disk that may become a container's.
+   * @returns its path
+   */
+  blank(bytes: number): Promise<string>;
+  /** Mounts both disks for a container that is to come. */
+  furnish(agent: AgentClient): Promise<void>;
+}
+
+/** What can be known of a container's machine before the container is. */
+export interface Furnishing {
+  image: Disk;
+  /** Size of its writable disk, in bytes. */
+  blankBytes: number;
 }
 
 /** Where a machine's tap devices come from; see `NetworkService`. */

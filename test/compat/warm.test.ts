@@ -90,6 +90,65 @@ describe("the warm pool", { timeout: 240_000 }, () => {
     assert.equal(new Set(lines).size, 6, lines.join("\n"));
   });
 
+  /** Resolves when the pool has had the time to be furnished for that image. */
+  async function furnished(image: string) {
+    await run(image, "true");
+    await full();
+  }
+
+  test("a machine that was furnished for the image serves an ordinary container of it", async () => {
+    await furnished(IMAGE);
+    const name = uniqueName("warm");
+    const shell =
+      "cat /etc/hostname /etc/hosts | grep -c named; echo mine > /mine; grep -c /etc/hosts /proc/mounts";
+    const flags = ["--name", name, "--hostname", "named"];
+    assert.equal(await ok(["run", ...flags, IMAGE, "sh", "-c", shell]), "2\n1");
+    const { kind, text } = traceOf(daemon, name);
+    assert.equal(kind, "warm");
+    // Its root was there.
+    assert.doesNotMatch(text, /rootfs/);
+    // What it wrote is on its own disk now, which no other machine's is.
+    await full();
+    await ok(["start", name]);
+    await ok(["wait", name]);
+    const { kind: again } = traceOf(daemon, name);
+    assert.equal(again, "warm");
+    assert.match(await ok(["diff", name]), /^A \/mine$/m);
+    await ok(["rm", name]);
+    await full();
+    const other = await run(
+      IMAGE,
+      "sh",
+      "-c",
+      "ls /mine 2>&1 | wc -l; df / | tail -1 | tr -s ' ' | cut -d ' ' -f 3",
+    );
+    assert.match(other.stdout, /^1\n/);
+  });
+
+  test("files that were copied into a container before its first start are there", async () => {
+    await furnished(IMAGE);
+    const name = uniqueName("warm");
+    await ok(["create", "--name", name, IMAGE, "cat", "/copied"]);
+    await ok(["cp", import.meta.filename, `${name}:/copied`]);
+    await full();
+    assert.match(await ok(["start", "-a", name]), /were copied into/);
+    await ok(["rm", name]);
+  });
+
+  test("containers that are not ordinary start in other machines", async () => {
+    for (const flags of [
+      ["--privileged"],
+      ["--shm-size", "10m"],
+      ["--tmpfs", "/t"],
+      ["--read-only"],
+      ["--network", "none"],
+    ]) {
+      await furnished(IMAGE);
+      const { stdout } = await run(...flags, IMAGE, "echo", "ready");
+      assert.equal(stdout, "ready", flags.join(" "));
+    }
+  });
+
   test("when its machines are killed, containers start by the slower way", async () => {
     await full();
     for (const { pid } of daemon.spares()) process.kill(pid, "SIGKILL");

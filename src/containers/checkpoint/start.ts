@@ -49,6 +49,7 @@ export async function startFromCheckpoint(
       throw error;
     }
     const bytes = checkpoint.record.diskBytes;
+    container.takeBlankDisk();
     const machine = await blank.start({
       id: record.id,
       directory,

@@ -106,6 +106,7 @@ export class Starting {
     const started = await startMachine(
       container,
       directory,
+      mounts.shares,
       this.#context,
       trace,
     );

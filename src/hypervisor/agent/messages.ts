@@ -98,6 +98,7 @@ const results: {
   }),
   freeze: empty,
   reset: empty,
+  furnish: empty,
   network: empty,
   usage: z.object({
     machine: z.object({ cpus: count, memoryBytes: count, cpuUs: count }),

@@ -6,6 +6,7 @@ import type { Logger } from "pino";
 import { Unavailable } from "../../errors.js";
 import type {
   BlankMachine,
+  Furnishing,
   Hypervisor,
   HypervisorInfo,
   Machine,
@@ -34,6 +35,7 @@ import { endMachine, reattach } from "./reattach.js";
 import type { QemuMachine } from "./machine.js";
 import { availableShare, checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans } from "./orphans.js";
+import { furnish } from "./furnish.js";
 import { rehearse } from "./rehearse.js";
 import { bringBack, checkSaved, goOnWith, kernelOf } from "./saved.js";
 import { type MachineShape, shapeName, shapeOf } from "./shape.js";
@@ -118,7 +120,8 @@ export class QemuHypervisor implements Hypervisor {
     const { machines = 0, rehearsal } = options.warm ?? {};
     this.#pool = new WarmPool({
       size: options.templates === false ? 0 : machines,
-      make: async () => rehearsal && this.#makeWarm(rehearsal),
+      make: async (furnishing) =>
+        rehearsal && this.#makeWarm(rehearsal, furnishing),
       discarded: ({ nics }) => this.#discardTaps(tapsOf(nics)),
       availableMemory: availableShare,
       log,
@@ -143,14 +146,19 @@ export class QemuHypervisor implements Hypervisor {
     await this.#pool.fill();
   }
 
-  async prepare(size: MachineSize): Promise<BlankMachine> {
+  async prepare(
+    size: MachineSize,
+    furnishing?: Furnishing,
+  ): Promise<BlankMachine> {
     const needed = memoryMiB(size.memoryBytes);
     const [{ on, shape }] = await Promise.all([
       this.#kind(size),
       checkHostMemory(needed),
     ]);
     const warm =
-      size.kernel === undefined ? this.#takeWarm(on, shape) : undefined;
+      size.kernel === undefined
+        ? this.#takeWarm(on, shape, furnishing)
+        : undefined;
     const nics = warm?.nics ?? (await this.#nics());
     const taps = tapsOf(nics);
     const machine = warm
@@ -214,17 +222,19 @@ export class QemuHypervisor implements Hypervisor {
   #takeWarm(
     on: TemplatePlatform,
     shape: MachineShape,
+    furnishing: Furnishing | undefined,
   ): Pooled<QemuMachine> | undefined {
     if (!this.#expected) return undefined;
     const expected = shapeOf(this.#expected, shape.nics);
     return shapeName(shape) === shapeName(expected)
-      ? this.#pool.take(poolKey(on, shape))
+      ? this.#pool.take(poolKey(on, shape), furnishing)
       : undefined;
   }
 
   /** A machine for the pool; undefined while there is no template. */
   async #makeWarm(
     rehearsal: Rehearsal,
+    furnishing: Furnishing | undefined,
   ): Promise<Pooled<QemuMachine> | undefined> {
     if (!this.#expected) return undefined;
     const { on, shape } = await this.#kind(this.#expected);
@@ -237,7 +247,9 @@ export class QemuHypervisor implements Hypervisor {
         return undefined;
       }
       await rehearse(machine, rehearsal);
-      return { machine, nics, key: poolKey(on, shape) };
+      if (furnishing) await furnish(machine, furnishing, rehearsal);
+      const key = poolKey(on, shape);
+      return { machine, nics, key, ...(furnishing && { furnishing }) };
     } catch (error) {
       if (typeof machine === "object") await machine.kill();
       this.#discardTaps(tapsOf(nics));

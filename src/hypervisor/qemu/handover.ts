@@ -6,6 +6,7 @@ import type { Disk, Forward, MachineSpec } from "../index.js";
 import { DISK_SLOTS } from "../slots.js";
 import { diskDevice, emptyNode } from "./command-line.js";
 import { handFile } from "./descriptors.js";
+import { giveFurnished } from "./furnishing.js";
 import type { QemuMachine } from "./machine.js";
 import type { QmpClient } from "./qmp.js";
 import { vmdkDescriptor } from "./vmdk.js";
@@ -43,11 +44,14 @@ export async function handOver(
     await rename(machine.directory, spec.directory);
   }
   machine.become(spec.id, spec.directory);
-  const { qmp } = machine;
+  const { qmp, furnished } = machine;
+  machine.furnished = undefined;
   await Promise.all([
-    ...spec.disks.map((disk, slot) =>
-      insertDisk(qmp, disk, slot, spec.directory),
-    ),
+    ...(furnished
+      ? [giveFurnished(furnished, spec)]
+      : spec.disks.map((disk, slot) =>
+          insertDisk(qmp, disk, slot, spec.directory),
+        )),
     ...spec.forwards.map((rule) => forward(qmp, rule)),
   ]);
 }

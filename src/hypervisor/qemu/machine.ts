@@ -12,6 +12,7 @@ import type {
 import { ConsoleTail, panicMessage } from "./console.js";
 import { machineSockets } from "./descriptors.js";
 import { costOf } from "./process-cost.js";
+import type { Furnished } from "./furnishing.js";
 import type { ProcessEnd, QemuProcess } from "./process.js";
 import { lastWords } from "./process.js";
 import type { QmpClient, QmpEvent } from "./qmp.js";
@@ -41,6 +42,8 @@ export class QemuMachine implements Machine {
   readonly spans: { name: string; ms: number }[];
   startKind: StartKind = "cold";
   fallback: string | undefined;
+  /** Of a machine of the pool, until it is handed over. */
+  furnished: Furnished | undefined;
   readonly qmp: QmpClient;
   readonly #process: QemuProcess;
   #directory: string;

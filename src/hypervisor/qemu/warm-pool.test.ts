@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
-import type { MachineExit } from "../index.js";
+import type { Furnishing, MachineExit } from "../index.js";
 import { type Pooled, type Poolable, WarmPool } from "./warm-pool.js";
 
 class TestMachine implements Poolable {
@@ -43,11 +43,14 @@ function setUp(
   const lines: string[] = [];
   const pool = new WarmPool<TestMachine>({
     size: 2,
-    make: () => {
+    make: (furnishing) => {
       if (!make()) return Promise.resolve(undefined);
       const machine = new TestMachine();
       made.push(machine);
-      return Promise.resolve({ machine, nics: [], key: key() });
+      return Promise.resolve({
+        ...{ machine, nics: [], key: key() },
+        ...(furnishing && { furnishing }),
+      });
     },
     discarded: (pooled) => void discarded.push(pooled),
     availableMemory: () => Promise.resolve(available()),
@@ -73,6 +76,47 @@ test("the machine that has waited longest is given away, and replaced", async (t
   assert.equal(pool.length, 1);
   await until(() => pool.length === 2);
   assert.equal(made.length, 3);
+});
+
+/** A wish for an image in a file that is there. */
+function wishFor(path: string): Furnishing {
+  return {
+    image: { parts: [{ path, bytes: 512 }], readonly: true },
+    blankBytes: 4096,
+  };
+}
+const ONE = wishFor(process.execPath);
+const OTHER = wishFor(import.meta.filename);
+
+test("one machine is furnished as was wished last, and given to who wishes for that only", async (t) => {
+  const { pool, made } = setUp(t);
+  await pool.fill();
+  assert.equal(pool.take("a", ONE)?.furnishing, undefined);
+  await until(() => pool.length === 2);
+  assert.equal(pool.take("a")?.machine, made[1]);
+  assert.equal(pool.take("a", OTHER), undefined);
+  assert.equal(pool.length, 1);
+  const taken = pool.take("a", { ...ONE });
+  assert.equal(taken?.machine, made[2]);
+  assert.deepEqual(taken?.furnishing, ONE);
+});
+
+test("when another image is used its machine is furnished anew", async (t) => {
+  const { pool, made } = setUp(t);
+  pool.take("a", ONE);
+  await until(() => pool.length === 2);
+  assert.equal(pool.take("a", OTHER)?.machine, made[1]);
+  await until(() => made.length === 4 && pool.length === 2);
+  assert.ok(made[0]?.killed, "the machine for the first image is kept");
+  assert.deepEqual(pool.take("a", OTHER)?.furnishing, OTHER);
+});
+
+test("no machine is furnished with an image that is gone", async (t) => {
+  const { pool } = setUp(t);
+  const gone = wishFor("/nowhere/image");
+  pool.take("a", gone);
+  await until(() => pool.length === 2);
+  assert.equal(pool.take("a", gone)?.furnishing, undefined);
 });
 
 test("an empty pool gives nothing", async (t) => {

@@ -1,10 +1,13 @@
 /**
  * Machines that are up and stand still until a container needs one. The pool fills itself in the
  * background, one machine at a time and not while containers start, and gives way when memory runs short.
+ *
+ * One of several is furnished for another container of the image that was used last; the others are for any.
  */
 import type { Logger } from "pino";
-import type { MachineExit } from "../index.js";
+import type { Furnishing, MachineExit } from "../index.js";
 import type { NicBackend } from "./command-line.js";
+import { isGone, isSame } from "./furnishing.js";
 
 /** After a start the pool waits for others that may follow, before it makes machines again; in ms. */
 const QUIET_MS = 250;
@@ -30,13 +33,15 @@ export interface Pooled<M extends Poolable> {
   nics: NicBackend[];
   /** What it is a machine of: another one than is asked for is of no use. */
   key: string;
+  /** It is for a container that wishes for this. */
+  furnishing?: Furnishing;
 }
 
 export interface WarmPoolOptions<M extends Poolable> {
   /** How many machines stand ready; 0: there is no pool. */
   size: number;
   /** @returns undefined when none can be made now, and `fill` will be called when it can */
-  make: () => Promise<Pooled<M> | undefined>;
+  make: (furnishing?: Furnishing) => Promise<Pooled<M> | undefined>;
   /** Called with what has ended in the pool, or was never taken. */
   discarded: (pooled: Pooled<M>) => void;
   /** Available memory of the host, as a share of all of it. */
@@ -55,6 +60,8 @@ export class WarmPool<M extends Poolable> {
   #wantedSince: number | undefined;
   #look: NodeJS.Timeout | undefined;
   #closed = false;
+  /** What was wished for last. */
+  #wish: Furnishing | undefined;
 
   constructor(options: WarmPoolOptions<M>) {
     this.#options = options;
@@ -66,10 +73,17 @@ export class WarmPool<M extends Poolable> {
     return this.#ready.length;
   }
 
-  /** The machine that has waited longest; the caller's from now on. Another takes its place later. */
-  take(key: string): Pooled<M> | undefined {
-    this.#dropOthers(key);
-    const taken = this.#ready.shift();
+  /**
+   * The machine that is furnished as is wished, or else the one for any container that has waited longest; the
+   * caller's from now on. Another takes its place later.
+   */
+  take(key: string, wish?: Furnishing): Pooled<M> | undefined {
+    this.#dropOthers(({ key: own }) => own !== key);
+    this.#wish = wish ?? this.#wish;
+    const furnished = wish && this.#furnishedBy(wish);
+    const taken =
+      furnished ?? this.#ready.find(({ furnishing }) => !furnishing);
+    if (taken) this.#ready.splice(this.#ready.indexOf(taken), 1);
     this.#fillWhenQuiet();
     return taken;
   }
@@ -93,8 +107,12 @@ export class WarmPool<M extends Poolable> {
   }
 
   async #fill(): Promise<void> {
-    const { size, make, log } = this.#options;
+    const { size, log } = this.#options;
     try {
+      this.#dropOthers(
+        ({ furnishing }) =>
+          furnishing && !(this.#wish && isSame(furnishing, this.#wish)),
+      );
       while (!this.#closed && this.#ready.length < size) {
         // A start goes first: `take` has set the timer anew.
         if (this.#timer !== undefined) return;
@@ -102,7 +120,7 @@ export class WarmPool<M extends Poolable> {
           this.#fillAfter(LOOK_MS);
           return;
         }
-        const made = await make();
+        const made = await this.#make();
         if (!made) return;
         this.#add(made);
       }
@@ -115,6 +133,28 @@ export class WarmPool<M extends Poolable> {
       );
       this.#fillAfter(RETRY_MS);
     }
+  }
+
+  /** Of one machine all depends on its serving any container. */
+  async #make(): Promise<Pooled<M> | undefined> {
+    const { size, make, log } = this.#options;
+    const wish = this.#wish;
+    if (size > 1 && wish && !this.#furnishedBy(wish)) {
+      try {
+        if (!(await isGone(wish))) return await make(wish);
+      } catch (error) {
+        const reason = (error as Error).message;
+        log.debug({ reason }, "a machine of the warm pool was not furnished");
+      }
+      if (this.#wish === wish) this.#wish = undefined;
+    }
+    return make();
+  }
+
+  #furnishedBy(wish: Furnishing): Pooled<M> | undefined {
+    return this.#ready.find(
+      ({ furnishing }) => furnishing && isSame(furnishing, wish),
+    );
   }
 
   #add(pooled: Pooled<M>): void {
@@ -145,16 +185,27 @@ export class WarmPool<M extends Poolable> {
     this.#timer = setTimeout(() => void this.fill(), ms).unref();
   }
 
-  #dropOthers(key: string): void {
-    const others = this.#ready.filter((one) => one.key !== key);
-    this.#ready = this.#ready.filter((one) => one.key === key);
+  #dropOthers(isOther: (pooled: Pooled<M>) => unknown): void {
+    const others = this.#ready.filter(isOther);
+    this.#ready = this.#ready.filter((one) => !others.includes(one));
     for (const other of others) void this.#end(other);
   }
 
   #watchMemory(): void {
     this.#look ??= setInterval(() => {
       void this.#giveWay().catch(() => undefined);
+      void this.#letImagesGo().catch(() => undefined);
     }, LOOK_MS).unref();
+  }
+
+  /** The room of an image that was removed is to be free. */
+  async #letImagesGo(): Promise<void> {
+    for (const { furnishing } of [...this.#ready]) {
+      if (!furnishing || !(await isGone(furnishing))) continue;
+      if (this.#wish && isSame(this.#wish, furnishing)) this.#wish = undefined;
+      this.#dropOthers((one) => one.furnishing === furnishing);
+      this.#fillWhenQuiet();
+    }
   }
 
   async #giveWay(): Promise<void> {

@@ -312,10 +312,13 @@ function removeBridge(bridge: string): void {
 }
 
 /** How the machine of a container came up, as `hulld trace` says. */
-export function traceOf(daemon: Daemon, container: string): { kind: string } {
+export function traceOf(
+  daemon: Daemon,
+  container: string,
+): { kind: string; text: string } {
   const args = ["trace", "-H", daemon.host, container];
   const text = execFileSync(HULLD, args, { encoding: "utf8" });
-  return { kind: /^start +(\w+)/m.exec(text)?.[1] ?? "" };
+  return { kind: /^start +(\w+)/m.exec(text)?.[1] ?? "", text };
 }
 
 /** Bridges of networks that a test made and, having failed, did not remove. */

@@ -1,0 +1,85 @@
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { TestContainer } from "./container.js";
+import { Refused } from "./machine.js";
+
+const ROOTFS = { image: 0, writable: 1, readonly: false };
+const PATHS = ["/etc/hosts", "/etc/hostname"];
+const SETUP = {
+  files: [
+    { path: "/etc/hosts", content: "127.0.0.1 localhost\n", mode: 0o644 },
+    { path: "/etc/hostname", content: "test\n", mode: 0o600 },
+    { path: "/etc/resolv.conf", content: "nameserver 1.2.3.4\n", mode: 0o644 },
+  ],
+};
+const VIEWS: Record<string, string> = {
+  mounts: "cut -d' ' -f 4- /proc/self/mountinfo",
+  files:
+    "find / -xdev | sort; ls -lnA / /etc | awk '{print $1, $3, $4, $5, $NF}'",
+  content: "cat /etc/hosts /etc/hostname /etc/resolv.conf",
+  devices: "find /dev -exec ls -dln {} ';' | awk '{print $1, $3, $4, $NF}'",
+  processes: "ps -o pid,ppid,comm",
+  disk: "df -k / | awk '{print $2, $3}'",
+  NICs: "ls /sys/class/net",
+};
+
+let plain: TestContainer;
+let furnished: TestContainer;
+
+before(async () => {
+  [plain, furnished] = await Promise.all([
+    TestContainer.boot(),
+    TestContainer.boot(),
+  ]);
+  await furnished.machine.request("furnish", { rootfs: ROOTFS, paths: PATHS });
+});
+
+after(async () => {
+  await Promise.all([plain.stop(), furnished.stop()]);
+});
+
+function invalid(error: unknown): boolean {
+  return error instanceof Refused && error.error.code === "invalid";
+}
+
+test("a machine is furnished once, and for an ordinary container only", async () => {
+  const again = { rootfs: ROOTFS, paths: PATHS };
+  await assert.rejects(furnished.machine.request("furnish", again), invalid);
+  const other = await TestContainer.boot();
+  try {
+    await other.machine.request("furnish", again);
+    await assert.rejects(other.setup({ ...SETUP, privileged: true }), invalid);
+  } finally {
+    await other.stop();
+  }
+});
+
+test("a container cannot tell a furnished machine from another", async () => {
+  for (const box of [plain, furnished]) {
+    await box.setup(SETUP);
+    await box.startInit();
+  }
+  for (const [name, command] of Object.entries(VIEWS)) {
+    const [expected, seen] = await Promise.all(
+      [plain, furnished].map(async (box) => {
+        const { stdout } = await box.shell(command);
+        return stdout.split("\n").sort();
+      }),
+    );
+    assert.ok(expected && expected.length > 1, `${name}: nothing to be seen`);
+    assert.deepEqual(seen, expected, name);
+  }
+});
+
+test("a container without a network sees no NIC", async () => {
+  const box = await TestContainer.boot();
+  try {
+    await box.machine.request("furnish", { rootfs: ROOTFS, paths: PATHS });
+    await box.setup({ ...SETUP, network: { interfaces: [] } });
+    await box.startInit();
+    const { stdout } = await box.shell("ls /sys/class/net");
+    assert.equal(stdout.trim(), "lo");
+  } finally {
+    await box.stop();
+  }
+});

@@ -1,0 +1,30 @@
+/** Ordinary containers, and what their machines may have before it is known which one it is. */
+import type { Furnish, ShareSetup } from "../../protocol/index.js";
+import type { Disk, Furnishing } from "../hypervisor/index.js";
+import type { Container } from "./container.js";
+import { DEFAULT_SHM_SIZE, hasTmpfs, ROOTFS } from "./machine-spec.js";
+import { ENGINE_FILES } from "./network-files.js";
+
+/** What the agent is told. */
+export function furnishOf(): Furnish {
+  return { rootfs: { ...ROOTFS, readonly: false }, paths: [...ENGINE_FILES] };
+}
+
+/**
+ * To be called once for each start, when it is certain that the container's disk will be put into a machine.
+ * @returns undefined where the container is not ordinary, or its disk was used
+ */
+export function furnishingOf(
+  container: Container,
+  image: Disk,
+  shares: readonly ShareSetup[],
+): Furnishing | undefined {
+  const { hostConfig: host, diskBytes } = container.record;
+  const blank = container.takeBlankDisk();
+  const ordinary =
+    !host.Privileged &&
+    (host.ShmSize || DEFAULT_SHM_SIZE) === DEFAULT_SHM_SIZE &&
+    shares.length === 0 &&
+    !hasTmpfs(host);
+  return blank && ordinary ? { image, blankBytes: diskBytes } : undefined;
+}

@@ -1,0 +1,41 @@
+/**
+ * Furnishes machines of the warm pool: one has behind its slots, and mounted, what the next container is likely
+ * to need: the image that was used last, and a blank disk. It is for a container of that image only: what a guest
+ * has read of another one's image may still be in its memory.
+ */
+import { rm } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Disk, Furnishing, Rehearsal } from "../index.js";
+import { insertDisk } from "./handover.js";
+import type { QemuMachine } from "./machine.js";
+
+/** How long the guest's kernel has for what it does later, in ms. */
+const SETTLE_MS = 100;
+
+/**
+ * Has a machine that stands still, with empty slots, go on until it is furnished.
+ * @throws whatever went wrong; the machine is of no use then
+ */
+export async function furnish(
+  machine: QemuMachine,
+  furnishing: Furnishing,
+  rehearsal: Rehearsal,
+): Promise<void> {
+  const { qmp, agent, directory } = machine;
+  const { image, blankBytes } = furnishing;
+  const blank = await rehearsal.blank(blankBytes);
+  // Its name is the container's when it has been handed over.
+  void machine.exited.then(() => rm(blank, { force: true }));
+  const disks: Disk[] = [
+    image,
+    { parts: [{ path: blank, bytes: blankBytes }], readonly: false },
+  ];
+  await Promise.all(
+    disks.map((disk, slot) => insertDisk(qmp, disk, slot, directory)),
+  );
+  await machine.resume();
+  await rehearsal.furnish(agent);
+  await sleep(SETTLE_MS);
+  await machine.pause();
+  machine.furnished = { furnishing, blank };
+}
