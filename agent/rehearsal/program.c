@@ -2,6 +2,9 @@
  * What runs in a machine that is prepared for the warm pool: a program that does a little of what most
  * programs do when they start (fork, execute, pipes, files, folders, signals, memory), so that the
  * kernel's code for it is warm. Says one line and ends.
+ *
+ * Under TCG code that the kernel runs for a page fault or an interrupt out of a program is translated apart from
+ * the same code when it runs for a system call (the stack segment is another then). So both are gone through.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -14,9 +17,51 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#define PAGE 4096
+/* Parts of the program's file that are read, and written, by page faults. */
+static const unsigned char text[256 * PAGE] = {1};
+static unsigned char data[96 * PAGE] = {1};
+static unsigned char zeros[32 * PAGE];
+
 static void onSignal(int number) { (void)number; }
+
+static int touch(size_t page) {
+  return *(const volatile unsigned char *)(text + page * PAGE);
+}
+
+static void put(unsigned char *memory, size_t page) {
+  *(volatile unsigned char *)(memory + page * PAGE) = 2;
+}
+
+/* Ticks, and what a disk has to say, come while the program computes. */
+static void compute(long milliseconds) {
+  struct timespec begin, now;
+  clock_gettime(CLOCK_MONOTONIC, &begin);
+  do
+    clock_gettime(CLOCK_MONOTONIC, &now);
+  while ((now.tv_sec - begin.tv_sec) * 1000 +
+             (now.tv_nsec - begin.tv_nsec) / 1000000 <
+         milliseconds);
+}
+
+static void fault(void) {
+  /* Here and there, one after the other, and where nobody has read ahead. */
+  for (size_t page = 200; page > 100; page -= 33) {
+    touch(page);
+    compute(1);
+  }
+  for (size_t page = 0; page < 96; page++) touch(page);
+  compute(5);
+  for (size_t page = 90; page > 0; page -= 10) put(data, page);
+  for (size_t page = 0; page < 48; page++) put(data, page);
+  for (size_t page = 0; page < 32; page += 3) put(zeros, page);
+  unsigned char stack[24 * PAGE];
+  for (size_t page = 24; page > 0; page--) put(stack, page - 1);
+  compute(25);
+}
 
 static void useFiles(void) {
   char text[64] = "rehearsal";
@@ -51,11 +96,13 @@ static void useProcesses(char **argv) {
     return;
   pid_t child = fork();
   if (child == 0) {
+    for (size_t page = 0; page < 12; page++) put(data, page);
     dup2(ends[1], 1);
     char *again[] = {argv[0], "child", NULL};
     execv(argv[0], again);
     _exit(1);
   }
+  for (size_t page = 8; page < 24; page++) put(data, page);
   close(ends[1]);
   struct pollfd ready = {ends[0], POLLIN, 0};
   poll(&ready, 1, 1000);
@@ -66,6 +113,7 @@ static void useProcesses(char **argv) {
 
 int main(int argc, char **argv) {
   if (argc > 1) {
+    fault();
     puts("child");
     return 0;
   }
@@ -84,6 +132,7 @@ int main(int argc, char **argv) {
   if (pair >= 0)
     close(pair);
   usleep(1000);
+  fault();
   useFiles();
   useProcesses(argv);
   puts("rehearsed");
