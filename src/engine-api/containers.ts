@@ -153,7 +153,10 @@ export function containerRoutes(service: ContainerService) {
       if (!WAIT_CONDITIONS.includes(condition)) {
         throw new InvalidParameter(`invalid condition: "${condition}"`);
       }
-      const ended = container.wait(condition as WaitCondition, clientGone(ctx));
+      const gone = clientGone(ctx);
+      // Nobody reads the answer: without this the connection, half of which is closed, would stay for ever.
+      gone.addEventListener("abort", () => ctx.res.destroy());
+      const ended = container.wait(condition as WaitCondition, gone);
       // The head goes out now: clients start the container only when they know that it is waited for.
       ctx.respond = false;
       ctx.status = 200;

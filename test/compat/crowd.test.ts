@@ -102,6 +102,19 @@ describe("a daemon in a crowd", () => {
     assert.equal(await dockerOk(["exec", writer, "echo", "on"]), "on");
   });
 
+  test("lets go of clients that wait for a container, and go away", async () => {
+    const before = held().files;
+    // As `docker run -d` does.
+    const waits = `POST /containers/${writer}/wait?condition=next-exit HTTP/1.1\r\nHost: d\r\n\r\n`;
+    for (let at = 0; at < 20; at++) {
+      const socket = await connect();
+      socket.write(waits);
+      await once(socket, "data");
+      socket.destroy();
+    }
+    await eventually(() => assert.ok(held().files < before + 10));
+  });
+
   test("leaks nothing over many containers that are made and removed", async (t) => {
     await docker(["kill", writer]);
     await removeContainers(writer);
