@@ -181,6 +181,7 @@ function defaultConfig(places: Places): Config {
     "max-concurrent-downloads": 3,
     "max-layer-size": 64 * 1024 ** 3,
     "max-layer-entries": 1_000_000,
+    "max-connections": 10_000,
     labels: [],
     tlsverify: false,
     "unsafe-plain-tcp": false,

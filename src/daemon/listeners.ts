@@ -11,9 +11,13 @@ import { type Host, parseHost } from "./hosts.js";
 import { activatedSockets } from "./socket-activation.js";
 import { listenUnix } from "./unix-socket.js";
 
+/** Connections that are refused are told of again after so many ms. */
+const TELL_AGAIN_MS = 60_000;
+
 export class Listeners {
   readonly #servers: ApiServer[] = [];
   readonly #log: Logger;
+  #toldRefused = -Infinity;
 
   constructor(log: Logger) {
     this.#log = log;
@@ -63,12 +67,18 @@ export class Listeners {
     api: RequestListener,
     tls: TlsOptions | undefined,
   ): Promise<void> {
+    const limits = {
+      maxConnections: config["max-connections"],
+      onRefused: () => this.#refused(config["max-connections"]),
+    };
     if (host.kind === "unix") {
-      const { server } = this.#add(createApiServer(api));
+      const { server } = this.#add(createApiServer(api, limits));
       await listenUnix(server, host.path, config.group, this.#log);
       this.#log.info(`listening on unix://${host.path}`);
     } else if (host.kind === "tcp") {
-      const { server } = this.#add(createApiServer(api, tls && { tls }));
+      const { server } = this.#add(
+        createApiServer(api, { ...limits, ...(tls && { tls }) }),
+      );
       await listening(server, () => server.listen(host.port, host.host));
       const address = server.address();
       const port = typeof address === "object" ? address?.port : undefined;
@@ -82,11 +92,21 @@ export class Listeners {
       }
     } else {
       for (const fd of activatedSockets(host.descriptor)) {
-        const { server } = this.#add(createApiServer(api));
+        const { server } = this.#add(createApiServer(api, limits));
         await listening(server, () => server.listen({ fd }));
         this.#log.info(`listening on the socket systemd passed as ${fd}`);
       }
     }
+  }
+
+  #refused(limit: number): void {
+    const now = performance.now();
+    if (now - this.#toldRefused < TELL_AGAIN_MS) return;
+    this.#toldRefused = now;
+    this.#log.warn(
+      { limit },
+      "too many connections: more are closed at once (max-connections)",
+    );
   }
 
   #add(server: ApiServer): ApiServer {

@@ -68,6 +68,7 @@ export const Settings = z
     "max-concurrent-downloads": integer(1, 100),
     "max-layer-size": size("1m"),
     "max-layer-entries": integer(1, 100_000_000),
+    "max-connections": integer(10, 1_000_000),
     labels: z.array(z.string().regex(/^[^=]+=/, "expected KEY=VALUE")),
     tlsverify: flag,
     tlscacert: text,
@@ -237,6 +238,11 @@ export const FLAGS: readonly Flag[] = [
     "max-layer-entries",
     "--max-layer-entries <n>",
     "refuse image layers with more files",
+  ),
+  option(
+    "max-connections",
+    "--max-connections <n>",
+    "connections that a listener serves at a time",
   ),
   option(
     "labels",

@@ -407,3 +407,35 @@ test(
     assert.match(answer.toString(), /\{"i":3\}/);
   },
 );
+
+test("connections beyond the limit are closed at once, the others are served", async (t) => {
+  const api = createApi({
+    log: pino({ level: "silent" }),
+    serverVersion: "0.0.0",
+    groups: [(router) => router.get("/here", (ctx) => (ctx.body = {}))],
+  });
+  let refused = 0;
+  const served = createApiServer(api, {
+    maxConnections: 3,
+    onRefused: () => refused++,
+  });
+  const { server } = served;
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => served.close(0));
+  const { port } = server.address() as AddressInfo;
+  const idle = [connect(port, "127.0.0.1"), connect(port, "127.0.0.1")];
+  await Promise.all(idle.map((socket) => once(socket, "connect")));
+  const last = connect(port, "127.0.0.1");
+  await once(last, "connect");
+  const beyond = connect(port, "127.0.0.1");
+  assert.equal((await readAll(beyond)).length, 0);
+  assert.equal(refused, 1);
+  last.write("GET /here HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  assert.match((await readAll(last)).toString(), /^HTTP\/1\.1 200 OK/);
+  // There is room again.
+  const next = connect(port, "127.0.0.1");
+  next.write("GET /here HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  assert.match((await readAll(next)).toString(), /^HTTP\/1\.1 200 OK/);
+  for (const socket of idle) socket.destroy();
+});

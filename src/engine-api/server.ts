@@ -152,6 +152,10 @@ export interface ServeOptions {
   tls?: TlsOptions;
   /** How long a client may take to send a request's head, in milliseconds. */
   headersTimeoutMs?: number;
+  /** Connections beyond so many are closed at once. */
+  maxConnections?: number;
+  /** Is told of each of them. */
+  onRefused?: () => void;
 }
 
 function serverOptions(headersTimeout = 30_000): ServerOptions {
@@ -175,7 +179,7 @@ export interface ApiServer {
 /** Makes the server of one listener. */
 export function createApiServer(
   api: RequestListener,
-  { tls, headersTimeoutMs }: ServeOptions = {},
+  { tls, headersTimeoutMs, maxConnections, onRefused }: ServeOptions = {},
 ): ApiServer {
   const options = serverOptions(headersTimeoutMs);
   const server: Server =
@@ -188,6 +192,8 @@ export function createApiServer(
   // A client may half-close once its request is sent; it still gets its answer. The property is
   // node's own but missing from its documentation and types.
   (server as Server & { httpAllowHalfOpen: boolean }).httpAllowHalfOpen = true;
+  if (maxConnections !== undefined) server.maxConnections = maxConnections;
+  if (onRefused) server.on("drop", onRefused);
   const sockets = new Set<Socket>();
   server.on(
     tls === undefined ? "connection" : "secureConnection",
