@@ -197,6 +197,20 @@ describe("hypervisor", { timeout: 180_000 }, () => {
     );
   });
 
+  test("a guest is neither set up nor woken without randomness of the host's", async () => {
+    const few = { entropy: Buffer.alloc(63, 1).toString("base64") };
+    const machine = await start();
+    await assert.rejects(
+      machine.agent.request("setup", { ...setup(), ...few }),
+      /at least 64 bytes/,
+    );
+    await machine.kill();
+    const { agent, machine: other } = await container("cat");
+    const wake = { time: Date.now(), ...few };
+    await assert.rejects(agent.request("wake", wake), /at least 64 bytes/);
+    await other.kill();
+  });
+
   test("stdin goes through a process and comes back", async () => {
     const { agent, stdout, exit } = await container("cat");
     const input = agent.input(1);
