@@ -34,7 +34,7 @@ test-compat: build ## Run the agent, then the docker CLI and dockerode, against 
 	@agent/test/run
 	@test/compat/run
 
-soak: build ## Run the long form of the tests of crashes, faults and load (two hours; HULL_SEED=N for another run)
+soak: build ## Run the long form of the tests of crashes, faults and load (45 minutes or more; HULL_SEED=N for another run)
 	@scripts/install-deps --tests
 	@test/soak/run
 

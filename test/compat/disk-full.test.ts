@@ -16,6 +16,7 @@ import { cliOf } from "./harness/docker.js";
 import { environment, imageRef } from "./harness/environment.js";
 import { image, layer } from "./harness/image-builder.js";
 import { push } from "./harness/registry.js";
+import { fault } from "./harness/figures.js";
 import { eventually, sleep } from "./harness/wait.js";
 
 const MiB = 1024 * 1024;
@@ -82,7 +83,7 @@ describe("a data root that is full", { skip: !environment().root }, () => {
       () => Buffer.concat(Array(80 * 64).fill(randomBytes(16 * 1024))),
     ],
   ] as const) {
-    test(`while ${what}: the pull fails, says why, and gives the space back`, async () => {
+    test(`while ${what}: the pull fails, says why, and gives the space back`, async (t) => {
       const tag = what.replaceAll(" ", "-");
       await push(
         environment().registries.plain,
@@ -99,10 +100,11 @@ describe("a data root that is full", { skip: !environment().root }, () => {
       rmSync(filler);
       await givenBack();
       await ok(["run", "--rm", IMAGE, "true"]);
+      fault(t, `disk full while ${what}: error, room given back`, 1, 0);
     });
   }
 
-  test("while a log is written: the container waits, and no line is lost", async () => {
+  test("while a log is written: the container waits, and no line is lost", async (t) => {
     const writer =
       'trap "over=1" TERM; i=0; while [ -z "$over" ]; do i=$((i+1)); echo $i; done; echo end $i';
     await ok(["run", "-d", "--name", "logger", IMAGE, "sh", "-c", writer]);
@@ -130,9 +132,10 @@ describe("a data root that is full", { skip: !environment().root }, () => {
     );
     await ok(["rm", "logger"]);
     await givenBack();
+    fault(t, "disk full while a log is written: lines", 1, 0);
   });
 
-  test("while a container writes: it stands still until there is room, and loses nothing", async () => {
+  test("while a container writes: it stands still until there is room, and loses nothing", async (t) => {
     const script =
       "dd if=/dev/urandom of=/data bs=1M count=24 2>/dev/null; sync; sha256sum < /data; sha256sum < /data; echo written";
     fill(8 * MiB);
@@ -151,6 +154,7 @@ describe("a data root that is full", { skip: !environment().root }, () => {
     assert.equal(last, "written");
     await ok(["rm", "writer"]);
     await givenBack();
+    fault(t, "disk full while a container writes", 1, 0);
   });
 
   /** Leaves only so many bytes, or fewer where a container writes meanwhile. */

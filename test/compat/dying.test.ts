@@ -10,6 +10,7 @@ import {
   uniqueName,
 } from "./harness/docker.js";
 import { busybox } from "./harness/environment.js";
+import { fault } from "./harness/figures.js";
 import { eventually } from "./harness/wait.js";
 
 describe("a container whose machine", () => {
@@ -27,7 +28,7 @@ describe("a container whose machine", () => {
     return [name, (await inspect(name)).State.Pid];
   }
 
-  test("is killed is dead with the reason, and its neighbours notice nothing", async () => {
+  test("is killed is dead with the reason, and its neighbours notice nothing", async (t) => {
     const [[name, pid], [other]] = await Promise.all([sleeper(), sleeper()]);
     const waiting = start(["wait", name]);
     process.kill(pid, "SIGKILL");
@@ -38,9 +39,10 @@ describe("a container whose machine", () => {
     assert.equal(State.OOMKilled, false);
     assert.match(State.Error, /machine ended: QEMU was killed by SIGKILL/);
     assert.equal(await dockerOk(["exec", other, "echo", "well"]), "well");
+    fault(t, "QEMU killed: the reason is told, neighbours go on", 1, 0);
   });
 
-  test("is killed is restarted where its policy says so", async () => {
+  test("is killed is restarted where its policy says so", async (t) => {
     const [name, pid] = await sleeper("--restart", "on-failure:1");
     process.kill(pid, "SIGKILL");
     const now = await eventually(async () => {
@@ -51,9 +53,10 @@ describe("a container whose machine", () => {
     });
     assert.notEqual(now.State.Pid, pid);
     assert.equal(await dockerOk(["exec", name, "echo", "again"]), "again");
+    fault(t, "QEMU killed: restarted by policy", 1, 0);
   });
 
-  test("panics says so, and is not taken for one that had too little memory", async () => {
+  test("panics says so, and is not taken for one that had too little memory", async (t) => {
     const name = uniqueName("panic");
     names.push(name);
     // The guest's kernel takes a lack of memory for a reason to panic.
@@ -67,9 +70,10 @@ describe("a container whose machine", () => {
     assert.equal(State.ExitCode, 137);
     assert.equal(State.OOMKilled, false);
     assert.match(State.Error, /guest panicked: .*panic_on_oom/);
+    fault(t, "guest panics: told apart from want of memory", 1, 0);
   });
 
-  test("hangs is stopped all the same: signal, kill, power-off, in its time", async () => {
+  test("hangs is stopped all the same: signal, kill, power-off, in its time", async (t) => {
     const [name, pid] = await sleeper();
     process.kill(pid, "SIGSTOP");
     const begin = Date.now();
@@ -91,5 +95,6 @@ describe("a container whose machine", () => {
     assert.equal(State.ExitCode, 137);
     await dockerOk(["start", name]);
     assert.equal(await dockerOk(["exec", name, "echo", "back"]), "back");
+    fault(t, "guest hangs: stopped in its time", 1, 0);
   });
 });

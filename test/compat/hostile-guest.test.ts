@@ -21,6 +21,7 @@ import { cliOf } from "./harness/docker.js";
 import { effort, random, SEED } from "./harness/effort.js";
 import { environment, imageRef } from "./harness/environment.js";
 import { peakOf } from "./harness/memory.js";
+import { fault } from "./harness/figures.js";
 import { eventually } from "./harness/wait.js";
 
 const MiB = 1024 * 1024;
@@ -84,7 +85,7 @@ describe("a guest whose agent is hostile", { timeout: 600_000 }, () => {
     ["floods the host with events", /broke the protocol: .*flood/],
   ];
   for (const [behaviour, [what, reason]] of cases.entries()) {
-    test(`and ${what} loses its machine, and the honest one notices nothing`, async () => {
+    test(`and ${what} loses its machine, and the honest one notices nothing`, async (t) => {
       const name = `hostile-${behaviour}`;
       const pid = (
         await ok(["inspect", "-f", "{{.State.Pid}}", "honest"])
@@ -111,6 +112,7 @@ describe("a guest whose agent is hostile", { timeout: 600_000 }, () => {
       assert.ok(grown < 128 * MiB, `the daemon grew by ${grown} bytes`);
       await ok(["rm", name]);
       await eventually(() => assert.equal(daemon.machines().length, 1));
+      fault(t, `guest ${what}: neighbours and daemon`, 1, 0);
     });
   }
 
@@ -203,6 +205,7 @@ describe("a server of shared folders", { timeout: 300_000 }, () => {
     }
     assert.equal(readFileSync(outside, "utf8"), "untouched");
     assert.deepEqual(readdirSync(root).sort(), ["outside", "socket"]);
+    fault(t, "hostile shared folders: anything outside", connections, 0);
   });
 });
 

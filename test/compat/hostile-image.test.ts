@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { Daemon } from "./harness/daemon.js";
+import { fault } from "./harness/figures.js";
 import { cliOf } from "./harness/docker.js";
 import { effort } from "./harness/effort.js";
 import { environment, imageRef } from "./harness/environment.js";
@@ -45,7 +46,7 @@ describe("an image that", { timeout: 1_800_000 }, () => {
   });
   after(() => daemon.destroy());
 
-  test("is a thousandth of what it unpacks to takes no memory, and its room is given back", async () => {
+  test("is a thousandth of what it unpacks to takes no memory, and its room is given back", async (t) => {
     const zeros = await hostile("zeros", [
       { name: "zeros", content: Buffer.alloc(bytes) },
     ]);
@@ -55,6 +56,7 @@ describe("an image that", { timeout: 1_800_000 }, () => {
     assert.ok(grown < 128 * MiB, `the daemon grew by ${grown} bytes`);
     await ok(["rmi", zeros]);
     assert.deepEqual(files(), clean);
+    fault(t, "1 GiB of zeros in 1 MiB", 1, 0);
   });
 
   const beyond: [what: string, content: () => Entry[], reason: RegExp][] = [
@@ -84,7 +86,7 @@ describe("an image that", { timeout: 1_800_000 }, () => {
     ],
   ];
   for (const [what, content, reason] of beyond) {
-    test(`${what} is refused with the reason, and nothing is left`, async () => {
+    test(`${what} is refused with the reason, and nothing is left`, async (t) => {
       const tag = what.replaceAll(" ", "-");
       const reference = await hostile(tag, content());
       const { code, stderr } = await docker(["pull", reference]);
@@ -92,6 +94,7 @@ describe("an image that", { timeout: 1_800_000 }, () => {
       assert.match(stderr, reason);
       assert.deepEqual(files(), clean);
       await daemon.ping();
+      fault(t, `image ${what}`, 1, 0);
     });
   }
 

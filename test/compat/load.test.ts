@@ -1,5 +1,6 @@
 /** Many containers, many clients: none is refused what it may have, and nothing is left of it. */
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
 import { readdirSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -28,8 +29,16 @@ describe("a daemon under load", { timeout: 7_200_000 }, () => {
   let clean: Record<string, string[]>;
   let memory: number;
   let files: number;
+  let disk: number;
 
   const openFiles = () => readdirSync(`/proc/${daemon.pid}/fd`).length;
+  /** That the daemon's state takes, without its own log. */
+  const bytesOnDisk = () =>
+    Number(
+      execFileSync("du", ["-s", "-B1", daemon.dataRoot], {
+        encoding: "utf8",
+      }).split("\t")[0],
+    );
   const run = (name: string) =>
     ok(["run", "-d", "-m", "64m", "--name", name, IMAGE, "sleep", "100000"]);
 
@@ -59,6 +68,7 @@ describe("a daemon under load", { timeout: 7_200_000 }, () => {
     clean = leftovers(daemon, bridge);
     memory = residentMemory(daemon.pid);
     files = openFiles();
+    disk = bytesOnDisk();
   });
   after(() => daemon.destroy());
 
@@ -145,10 +155,26 @@ describe("a daemon under load", { timeout: 7_200_000 }, () => {
     const now = residentMemory(daemon.pid);
     figure(t, "memory of the daemon after the load", mebibytes(now));
     assert.ok(now - memory < 150 * MiB, `${now - memory} bytes more`);
-    await eventually(() => {
-      const open = openFiles();
-      assert.ok(open <= files + 10, `${open} open files, ${files} before`);
-    });
+    const left = leftovers(daemon, bridge);
+    for (const kind of ["machines", "links", "rules", "files", "runtime"]) {
+      const [was, is] = [clean[kind]?.length, left[kind]?.length];
+      figure(t, `left by the load: ${kind}, before and after`, `${was}, ${is}`);
+    }
+    const more = bytesOnDisk() - disk;
+    figure(t, "left by the load: disk", mebibytes(more));
+    assert.ok(more < 16 * MiB, `${more} bytes more on disk`);
+    try {
+      await eventually(() => {
+        const open = openFiles();
+        assert.ok(open <= files + 4, `${open} open files, ${files} before`);
+      });
+    } finally {
+      figure(
+        t,
+        "left by the load: open files of the daemon, before and after",
+        `${files}, ${openFiles()}`,
+      );
+    }
   });
 });
 

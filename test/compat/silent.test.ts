@@ -10,6 +10,7 @@ import {
   uniqueName,
 } from "./harness/docker.js";
 import { busybox, environment } from "./harness/environment.js";
+import { fault } from "./harness/figures.js";
 import { eventually } from "./harness/wait.js";
 
 const LINES =
@@ -49,7 +50,7 @@ describe("a machine that does not answer", { timeout: 300_000 }, () => {
     await docker(["network", "rm", network]);
   });
 
-  test("does not hold up the start of a daemon, nor the other machines", async () => {
+  test("does not hold up the start of a daemon, nor the other machines", async (t) => {
     for (const name of [back, removed, stopped]) signal(name, "SIGSTOP");
     await daemon.stop("SIGKILL");
     const begin = Date.now();
@@ -60,9 +61,15 @@ describe("a machine that does not answer", { timeout: 300_000 }, () => {
     assert.equal(await dockerOk(["exec", well, "echo", "on"]), "on");
     const running = await dockerOk(["ps", "--format", "{{.Names}}"]);
     for (const name of names) assert.ok(running.split("\n").includes(name));
+    fault(
+      t,
+      "machines that do not answer to a new daemon: start held up",
+      3,
+      0,
+    );
   });
 
-  test("is taken over when it answers, with every line of its output", async () => {
+  test("is taken over when it answers, with every line of its output", async (t) => {
     signal(back, "SIGCONT");
     await eventually(
       async () => {
@@ -77,6 +84,12 @@ describe("a machine that does not answer", { timeout: 300_000 }, () => {
     assert.deepEqual(
       seen,
       seen.map((_, at) => `line ${at + 1}`),
+    );
+    fault(
+      t,
+      "machine that answers again: taken over with all its output",
+      1,
+      0,
     );
   });
 
