@@ -143,7 +143,7 @@ describe("image endpoints", { skip: noErofs }, () => {
         400,
         /platform/,
       ],
-      ["GET", "/images/search?term=x", 501, /search/],
+      ["GET", "/images/search?term=x&limit=1000", 400, /outside the range/],
       ["GET", "/distribution/UP/json", 400, /lowercase/],
     ];
   for (const [method, path, status, message] of bad) {

@@ -1,13 +1,15 @@
 /** The endpoints of images, and of what registries have. What is not here is answered by missing.ts. */
-import { InvalidParameter, NotImplemented } from "../errors.js";
+import { InvalidParameter } from "../errors.js";
 import { LIST_FILTERS } from "../images/list.js";
 import type { ProgressMessage } from "../images/progress.js";
 import { parseReference, type Reference } from "../images/reference.js";
 import {
+  ANONYMOUS,
   type Credentials,
   decodeRegistryAuth,
 } from "../images/registry/credentials.js";
 import { RegistryError } from "../images/registry/errors.js";
+import { SEARCH_FILTERS } from "../images/search.js";
 import type { ImageService } from "../images/service.js";
 import type { ApiContext, ApiRouter } from "./context.js";
 import { HttpFailure } from "./errors.js";
@@ -70,9 +72,15 @@ export function imageRoutes(
       );
     });
 
-    router.get("/images/search", () => {
-      throw new NotImplemented(
-        "hull cannot search registries: the search service of Docker Hub is not part of the registry API",
+    router.get("/images/search", async (ctx) => {
+      ctx.body = await service.search(
+        {
+          term: queryString(ctx, "term") ?? "",
+          limit: searchLimit(ctx),
+          credentials: searchCredentials(ctx),
+          signal: clientGone(ctx),
+        },
+        queryFilters(ctx, SEARCH_FILTERS),
       );
     });
 
@@ -148,6 +156,28 @@ function pullReference(fromImage: string, tag: string): Reference {
 
 function credentialsHeader(ctx: ApiContext): Credentials {
   return decodeRegistryAuth(ctx.get("X-Registry-Auth"));
+}
+
+/** Whoever cannot be understood searches as nobody, as with the Engine. */
+function searchCredentials(ctx: ApiContext): Credentials {
+  try {
+    return credentialsHeader(ctx);
+  } catch {
+    return ANONYMOUS;
+  }
+}
+
+/** @throws {InvalidParameter} no whole number, or less than nothing */
+function searchLimit(ctx: ApiContext): number {
+  const given = queryString(ctx, "limit") ?? "";
+  if (given !== "" && !/^\+?\d{1,9}$/.test(given)) {
+    throw new InvalidParameter(
+      /^-\d+$/.test(given)
+        ? "invalid limit specified"
+        : `invalid limit specified: strconv.Atoi: parsing ${JSON.stringify(given)}: invalid syntax`,
+    );
+  }
+  return Number(given);
 }
 
 function sendProgress(stream: JsonStream, message: ProgressMessage): void {

@@ -1,6 +1,7 @@
-/** Operations of the Engine API that are not built: said so, rather than "page not found". */
-import { NotImplemented, Unavailable } from "../errors.js";
+/** Operations of the Engine API that hull has nothing to do with, answered as by an engine without them. */
+import { InvalidParameter, Unavailable } from "../errors.js";
 import type { ApiRouter } from "./context.js";
+import { isUpgrade } from "./upgrade.js";
 
 const NOT_A_MANAGER =
   'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.';
@@ -41,77 +42,23 @@ const SWARM: readonly (readonly [string, string])[] = [
   ["POST /configs/:id/update", NOT_A_MANAGER],
 ];
 
-/** Every other operation of version 1.51, with what it does in the specification's words. */
-const OPERATIONS: readonly (readonly [string, string])[] = [
-  ["GET /containers/json", "list containers"],
-  ["POST /containers/create", "create a container"],
-  ["GET /containers/:id/json", "inspect a container"],
-  ["GET /containers/:id/top", "list processes running inside a container"],
-  ["GET /containers/:id/logs", "get container logs"],
-  ["POST /containers/:id/resize", "resize a container TTY"],
-  ["POST /containers/:id/start", "start a container"],
-  ["POST /containers/:id/stop", "stop a container"],
-  ["POST /containers/:id/restart", "restart a container"],
-  ["POST /containers/:id/kill", "kill a container"],
-  ["POST /containers/:id/rename", "rename a container"],
-  ["POST /containers/:id/pause", "pause a container"],
-  ["POST /containers/:id/unpause", "unpause a container"],
-  ["POST /containers/:id/attach", "attach to a container"],
-  ["GET /containers/:id/attach/ws", "attach to a container via a websocket"],
-  ["POST /containers/:id/wait", "wait for a container"],
-  ["DELETE /containers/:id", "remove a container"],
-  ["POST /containers/prune", "delete stopped containers"],
-  ["GET /images/json", "list Images"],
-  ["POST /images/create", "create an image"],
-  ["GET /images/*name/json", "inspect an image"],
-  ["GET /images/*name/history", "get the history of an image"],
-  ["POST /images/*name/tag", "tag an image"],
-  ["DELETE /images/*name", "remove an image"],
-  ["GET /images/search", "search images"],
-  ["POST /images/prune", "delete unused images"],
-  ["POST /auth", "check auth configuration"],
-  ["GET /system/df", "get data usage information"],
-  ["POST /containers/:id/exec", "create an exec instance"],
-  ["POST /exec/:id/start", "start an exec instance"],
-  ["POST /exec/:id/resize", "resize an exec instance"],
-  ["GET /exec/:id/json", "inspect an exec instance"],
-  ["GET /networks", "list networks"],
-  ["GET /networks/:id", "inspect a network"],
-  ["DELETE /networks/:id", "remove a network"],
-  ["POST /networks/create", "create a network"],
-  ["POST /networks/:id/connect", "connect a container to a network"],
-  ["POST /networks/:id/disconnect", "disconnect a container from a network"],
-  ["POST /networks/prune", "delete unused networks"],
-  ["GET /plugins/privileges", "get plugin privileges"],
-  ["POST /plugins/pull", "install a plugin"],
-  ["POST /plugins/create", "create a plugin"],
-  ["GET /distribution/*name/json", "get image information from the registry"],
-  ["POST /session", "initialize interactive session"],
-  ["POST /grpc", "start a build session over gRPC"],
-];
+/** What a client of BuildKit reads that wants a session with the builder. */
+const NO_BUILDKIT =
+  "hull has no BuildKit: build with the classic builder (DOCKER_BUILDKIT=0)";
 
-/**
- * Registers an answer for each operation of the specification. To be called when all that is built
- * is registered: the router takes the first route that matches.
- */
+/** Registers the operations that hull has no service for. */
 export function missingRoutes(router: ApiRouter): void {
   for (const [operation, message] of SWARM) {
-    register(router, operation, () => {
+    const [method = "", path = ""] = operation.split(" ");
+    router.register(path, [method], () => {
       throw new Unavailable(message);
     });
   }
-  for (const [operation, summary] of OPERATIONS) {
-    register(router, operation, () => {
-      throw new NotImplemented(`hull cannot do this yet: ${summary}`);
+  for (const path of ["/session", "/grpc"]) {
+    router.post(path, (ctx) => {
+      throw new InvalidParameter(
+        isUpgrade(ctx.req) ? NO_BUILDKIT : "no upgrade proto in request",
+      );
     });
   }
-}
-
-function register(
-  router: ApiRouter,
-  operation: string,
-  answer: () => never,
-): void {
-  const [method = "", path = ""] = operation.split(" ");
-  router.register(path, [method], answer);
 }

@@ -1,5 +1,5 @@
-/** The endpoints of plugins, as of an engine that has none installed. Installing one is in missing.ts. */
-import { NotFound } from "../errors.js";
+/** The endpoints of plugins, as of an engine that has none installed, on a platform that has none to install. */
+import { NotFound, SystemError } from "../errors.js";
 import type { ApiContext, ApiRouter } from "./context.js";
 import { queryFilters } from "./query.js";
 
@@ -11,6 +11,13 @@ export function pluginRoutes(router: ApiRouter): void {
     queryFilters(ctx, LIST_FILTERS);
     ctx.body = [];
   });
+
+  const unsupported = () => {
+    throw new SystemError("plugins are not supported on this platform");
+  };
+  router.get("/plugins/privileges", unsupported);
+  router.post("/plugins/pull", unsupported);
+  router.post("/plugins/create", unsupported);
 
   const unknown = (ctx: ApiContext) => {
     throw new NotFound(`plugin "${String(ctx.params["name"])}" not found`);

@@ -158,17 +158,15 @@ test("what is already so is 304 without a body", async (t) => {
   assert.equal(answer.text, "");
 });
 
-test("operations that are not built say so; swarm says there is none", async (t) => {
+test("sessions with BuildKit are refused; swarm says there is none", async (t) => {
   const server = await serve(t, routes);
-  const update = await server.request("POST", "/v1.51/plugins/create");
-  assert.equal(update.status, 501);
-  assert.match(update.text, /create a plugin/);
-
-  const history = await server.request(
-    "GET",
-    "/images/registry:5000/a/b:c/history",
-  );
-  assert.equal(history.status, 501);
+  const plain = await server.request("POST", "/v1.51/session");
+  assert.equal(plain.status, 400);
+  assert.match(plain.text, /no upgrade proto in request/);
+  const upgrade = { Connection: "Upgrade", Upgrade: "h2c" };
+  const session = await server.request("POST", "/grpc", undefined, upgrade);
+  assert.equal(session.status, 400);
+  assert.match(session.text, /hull has no BuildKit/);
   const swarm = await server.request("GET", "/v1.51/swarm");
   assert.equal(swarm.status, 503);
   assert.match(swarm.text, /This node is not a swarm manager/);

@@ -12,7 +12,7 @@ import { DEFAULT_LIMITS, type LayerLimits } from "./layers/layer-filter.js";
 import { listImages } from "./list.js";
 import { LocalImages } from "./local-images.js";
 import { LayerImporter } from "./local/layer-import.js";
-import { parsePlatform } from "./platform.js";
+import { parsePlatform, platformWarning } from "./platform.js";
 import { Puller } from "./pull.js";
 import { Pusher } from "./push.js";
 import type { ProgressSink } from "./progress.js";
@@ -29,7 +29,9 @@ import {
 } from "./distribution.js";
 import type { RegistryOptions } from "./registry/endpoints.js";
 import { pullError } from "./registry/errors.js";
+import type { IndexSearch } from "./registry/search.js";
 import { type Removal, removeImage } from "./removal.js";
+import { searchFilter, searchResult, type SearchResult } from "./search.js";
 import { chainIdOf } from "./store/layer-store.js";
 import { ImageStore } from "./store/image-store.js";
 import {
@@ -211,6 +213,12 @@ export class ImageService implements ImageSource {
         status: `Status: ${changed ? "Downloaded newer image" : "Image is up to date"} for ${one.familiar}`,
       });
       await this.#publish("pull", one.familiar, one.familiarName, id);
+      // One that is no index has a platform of its own, and comes whatever was asked for.
+      platformWarning(
+        one.familiar,
+        await this.#store.config(id),
+        options.platform,
+      );
     }
   }
 
@@ -245,6 +253,18 @@ export class ImageService implements ImageSource {
   ): Promise<DistributionInspect> {
     const reference = parseReference(name).withDefaultTag();
     return inspectDistribution(this.#registry, reference, credentials, signal);
+  }
+
+  /**
+   * Asks Docker Hub, or the index that the term names, what it has.
+   * @throws {InvalidParameter} a term, limit or filter that cannot be, or a host that is no index
+   * @throws {SystemError} the index does not answer
+   */
+  async search(search: IndexSearch, filters: Filters): Promise<SearchResult[]> {
+    const keeps = searchFilter(filters);
+    if (keeps === undefined) return [];
+    const found = await this.#registry.search(search);
+    return found.filter(keeps).map(searchResult);
   }
 
   /**

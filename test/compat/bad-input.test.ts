@@ -162,10 +162,17 @@ describe("malformed requests are refused, change nothing and do not hurt the dae
     );
   });
 
-  test("what hull does not do yet is 501 and says so", async () => {
-    const answer = await api("POST", "/session");
-    if (answer.status !== 501) assert.fail(`POST /session: ${answer.status}`);
-    assert.notEqual(messageOf(answer), "");
+  test("a session with BuildKit is refused, and its client told what to do", async () => {
+    for (const path of ["/session", "/grpc"]) {
+      const plain = await api("POST", path);
+      assert.equal(plain.status, 400);
+      assert.equal(messageOf(plain), "no upgrade proto in request");
+      const answer = await rawRequest(
+        `POST ${path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n`,
+      );
+      assert.match(answer, /^HTTP\/1\.1 400 /);
+      assert.match(answer, /hull has no BuildKit: .*DOCKER_BUILDKIT=0/);
+    }
   });
 
   test("bytes that are no HTTP", async () => {

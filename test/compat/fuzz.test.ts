@@ -48,7 +48,8 @@ describe(
             pathOf(path),
             fc.dictionary(fc.constantFrom("x", ...query), text()),
             hasBody ? body() : fc.constant(undefined),
-            async (target, parameters, content) => {
+            async (target, given, content) => {
+              const parameters = atHome(operation, given);
               const answer = await api(
                 method,
                 `/v1.51${target}?${new URLSearchParams(parameters).toString()}`,
@@ -58,7 +59,8 @@ describe(
                 answer.status < 500 ||
                 // Not there, or not of this engine: see the conformance test.
                 answer.status === 501 ||
-                answer.status === 503;
+                answer.status === 503 ||
+                answer.text.includes("plugins are not supported");
               assert.ok(refused, `${answer.status}: ${answer.text}`);
               if (answer.status >= 400 && method !== "HEAD") {
                 const { message } = answer.json as { message: unknown };
@@ -89,13 +91,11 @@ function isFuzzed(operation: string): boolean {
   return ![
     "GET /events",
     "GET /containers/{id}/stats",
-    "GET /images/search",
     "GET /distribution/{name}/json",
     "POST /images/create",
     "POST /images/{name}/push",
     "POST /auth",
     "GET /containers/{id}/attach/ws",
-    "POST /session",
     "POST /containers/prune",
     "POST /images/prune",
     "POST /networks/prune",
@@ -103,6 +103,15 @@ function isFuzzed(operation: string): boolean {
     "POST /build/prune",
     "DELETE /images/{name}",
   ].includes(operation);
+}
+
+/** What searches an index searches one that is not there, and not Docker Hub. */
+function atHome(
+  operation: string,
+  parameters: Record<string, string>,
+): Record<string, string> {
+  if (operation !== "GET /images/search") return parameters;
+  return { ...parameters, term: `127.0.0.1:1/${parameters["term"] ?? ""}` };
 }
 
 function text(): fc.Arbitrary<string> {

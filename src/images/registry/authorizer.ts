@@ -64,7 +64,7 @@ export class Authorizer {
       throw new RegistryError("UNAUTHORIZED", "no basic auth credentials", 401);
     }
     this.sentBasic = true;
-    return { authorization: basic(credentials) };
+    return { authorization: basicAuthorization(credentials) };
   }
 
   async #bearer(challenge: Challenge, signal: AbortSignal): Promise<string> {
@@ -111,7 +111,7 @@ export class Authorizer {
       if (this.scope !== "") url.searchParams.append("scope", this.scope);
       if (credentials.username !== "") {
         url.searchParams.set("account", credentials.username);
-        headers["authorization"] = basic(credentials);
+        headers["authorization"] = basicAuthorization(credentials);
       }
     }
     const answer = await transport.send({
@@ -164,6 +164,10 @@ function parseJson(bytes: Buffer): unknown {
   }
 }
 
-function basic({ username, password }: Credentials): string {
+/** The Authorization header of Basic authentication. */
+export function basicAuthorization({
+  username,
+  password,
+}: Credentials): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
 }

@@ -5,6 +5,7 @@ import { ANONYMOUS, type Credentials } from "./credentials.js";
 import { endpointsOf, type RegistryOptions } from "./endpoints.js";
 import { RegistryError } from "./errors.js";
 import { Repository } from "./repository.js";
+import { type IndexEntry, type IndexSearch, searchIndex } from "./search.js";
 import { Transport } from "./transport.js";
 
 export class RegistryClient {
@@ -93,6 +94,11 @@ export class RegistryClient {
       await repository.checkLogin(signal);
       return;
     }
+  }
+
+  /** Asks an index what it has: {@link searchIndex}. */
+  search(search: IndexSearch): Promise<IndexEntry[]> {
+    return searchIndex(this.#transport, this.#options, search);
   }
 
   /** Ends all connections. */

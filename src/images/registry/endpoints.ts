@@ -82,7 +82,8 @@ async function ofHost(
   return endpoints;
 }
 
-async function tlsSettings(
+/** How TLS is to be spoken with a host ("host:port"). */
+export async function tlsSettings(
   host: string,
   options: RegistryOptions,
 ): Promise<TlsSettings> {
