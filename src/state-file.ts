@@ -58,21 +58,30 @@ async function replace(
   { mode = 0o600, durable = true }: StateFileOptions,
 ): Promise<void> {
   const half = `${file}.${process.pid}.half`;
+  // Opened while the file is written: each call is a way to another thread and back.
+  const folder = durable ? open(path.dirname(file), "r") : undefined;
+  folder?.catch(() => undefined);
   try {
-    const handle = await open(half, "w", mode);
     try {
-      await handle.writeFile(text);
-      await handle.chmod(mode);
-      if (durable) await handle.sync();
-    } finally {
-      await handle.close();
+      const handle = await open(half, "w", mode);
+      try {
+        await handle.writeFile(text);
+        // What the umask takes is nothing of the owner's.
+        if (mode !== 0o600) await handle.chmod(mode);
+        if (durable) await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(half, file);
+    } catch (error) {
+      await rm(half, { force: true });
+      throw error;
     }
-    await rename(half, file);
-  } catch (error) {
-    await rm(half, { force: true });
-    throw error;
+    await (await folder)?.sync();
+  } finally {
+    // A folder that cannot be opened has been told of.
+    await folder?.then((handle) => handle.close()).catch(() => undefined);
   }
-  if (durable) await syncDirectory(path.dirname(file));
 }
 
 /** Makes renames and new names in a folder outlive a power failure. */

@@ -32,6 +32,8 @@ export class Container {
   offline: OfflineMachine | undefined;
   /** Resolves when the machine of the last run is gone and its disks are free again. */
   teardown: Promise<void> = Promise.resolve();
+  /** Resolves when that machine does nothing any more, and nobody is to find the container by its networks. */
+  letGo: Promise<void> = Promise.resolve();
   /** Calls off a restart that waits for its time. */
   cancelRestart: (() => void) | undefined;
   /** How often in a row it was restarted after a short life; sets the wait before the next time. */
@@ -149,7 +151,7 @@ export class Container {
   async deleteFiles(): Promise<void> {
     this.#removed = true;
     await this.#saving;
-    await this.log.remove();
+    await this.log.discard();
     await this.#store.remove(this.id);
   }
 

@@ -1,4 +1,5 @@
 /** The container service: every operation on containers and execs, behind the API. */
+import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { Conflict, InvalidParameter } from "../errors.js";
 import type { EventBus } from "../events.js";
@@ -38,6 +39,9 @@ import { warningsOf } from "./unsupported.js";
 import { updateContainer, type UpdateRequest } from "./update.js";
 import type { WritableDisks } from "./writable-disk.js";
 
+/** How long a daemon that ends waits for machines that are being taken down, in ms. */
+const CLOSE_LIMIT = 2000;
+
 export interface ContainerServiceOptions {
   dataRoot: string;
   execRoot: string;
@@ -63,6 +67,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
   readonly tell: Tell;
   readonly #options: ContainerServiceOptions;
   readonly #index = new ContainerIndex();
+  readonly #underWay = new Set<Promise<void>>();
   readonly #store: ContainerStore;
 
   constructor(options: ContainerServiceOptions) {
@@ -83,7 +88,9 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       execs: this.execs,
       health,
       traces: this.traces,
-      remove: (container) => this.#remove(container, true),
+      underWay: this.#underWay,
+      // The record says that it runs: whoever finds it, and no machine, removes it, too.
+      remove: (container) => this.#remove(container, true, false),
     });
     this.checkpoints = new Checkpoints({
       tell: this.tell,
@@ -133,6 +140,10 @@ export class ContainerService implements ImageUsage, VolumeUsage {
         await container.save();
       }),
     );
+    await Promise.race([
+      Promise.all(this.#underWay),
+      delay(CLOSE_LIMIT, undefined, { ref: false }),
+    ]);
   }
 
   /**
@@ -172,6 +183,8 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       record.mounts = mounts.mounts;
       await this.#store.create(id);
       faultPoint("create.folder");
+      const synced = this.#store.sync();
+      synced.catch(() => undefined);
       const container = new Container(record, this.#store, log);
       if (warning) container.warnings.push(warning);
       container.warnings.push(...warningsOf(record.hostConfig));
@@ -181,7 +194,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       );
       container.blankDiskMade();
       faultPoint("create.disk");
-      await container.save();
+      await Promise.all([container.save(), synced]);
       faultPoint("create.recorded");
       this.#index.add(container);
       this.tell(container, "create");
@@ -313,7 +326,12 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     await this.#remove(container, withVolumes);
   }
 
-  #remove(container: Container, withVolumes: boolean): Promise<void> {
+  /** @param marked the record says so first: a removal that is cut short is gone on with */
+  #remove(
+    container: Container,
+    withVolumes: boolean,
+    marked = true,
+  ): Promise<void> {
     return container.exclusive(async () => {
       const { record } = container;
       if (record.state.status === "removing") return;
@@ -321,9 +339,9 @@ export class ContainerService implements ImageUsage, VolumeUsage {
       const { status } = record.state;
       record.state.status = "removing";
       try {
-        await container.save();
+        if (marked) await container.save();
         faultPoint("rm.marked");
-        await container.teardown;
+        await container.letGo;
         await container.endOffline(true);
         await container.deleteFiles();
         faultPoint("rm.files-gone");

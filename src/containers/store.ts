@@ -1,5 +1,5 @@
 /** Container records on disk: `<dataRoot>/containers/<id>/container.json`, one file a container. */
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rm, rmdir, unlink } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
 import { faultPoint } from "../fault.js";
@@ -29,7 +29,11 @@ export class ContainerStore {
 
   async create(id: string): Promise<void> {
     await mkdir(this.directory(id), { recursive: true, mode: 0o710 });
-    await syncDirectory(this.#root);
+  }
+
+  /** Resolves when the folders made so far outlive a power failure. */
+  sync(): Promise<void> {
+    return syncDirectory(this.#root);
   }
 
   async save(record: ContainerRecord): Promise<void> {
@@ -41,9 +45,22 @@ export class ContainerStore {
 
   /** Takes the record away first: a removal that is cut short leaves a folder without a record. */
   async remove(id: string): Promise<void> {
-    await rm(path.join(this.directory(id), RECORD_FILE), { force: true });
+    const directory = this.directory(id);
+    const record = path.join(directory, RECORD_FILE);
+    await unlink(record).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+    });
     faultPoint("rm.record-gone");
-    await rm(this.directory(id), { recursive: true, force: true });
+    try {
+      // As a rule there are only files: this takes a third of the time.
+      const names = await readdir(directory);
+      await Promise.all(
+        names.map((name) => unlink(path.join(directory, name))),
+      );
+      await rmdir(directory);
+    } catch {
+      await rm(directory, { recursive: true, force: true });
+    }
   }
 
   /**

@@ -8,7 +8,7 @@
  */
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
-import { COMPRESSED, compressRotated, moveRotated } from "./compressed.js";
+import { compressRotated, moveRotated } from "./compressed.js";
 
 /** The streams a record can come from. */
 export type StreamName = "stdout" | "stderr";
@@ -181,17 +181,12 @@ export class JsonFileLog {
     return this.#serial(read);
   }
 
-  /** Removes all of the log's files. */
-  async remove(): Promise<void> {
+  /** Nothing is written any more: the files may go. */
+  async discard(): Promise<void> {
     this.#removed = true;
     this.#removal.abort();
     await this.close();
     await this.#compressed;
-    for (let age = 0; age < this.#options.maxFiles; age++) {
-      const file = age === 0 ? this.path : `${this.path}.${age}`;
-      await rm(file, { force: true });
-      if (this.#options.compress) await rm(file + COMPRESSED, { force: true });
-    }
   }
 
   async #open(): Promise<void> {

@@ -24,6 +24,8 @@ export interface RunContext {
   execs: Execs;
   health: HealthMonitors;
   traces: StartTraces;
+  /** Machines that are being taken down. */
+  underWay: Set<Promise<void>>;
   /** Removes a container that ended (--rm). */
   remove: (container: Container) => Promise<void>;
 }

@@ -168,7 +168,7 @@ export class Ending {
     // What is about to be deleted need not be flushed.
     tearDown(container, machine, !remove, this.#context);
     if (again) this.#restarts.schedule(container);
-    // The mark of its removal, which comes at once, is record enough.
+    // It is removed at once; until then the record says that it runs, and a next daemon removes it likewise.
     if (!remove) await container.save();
     faultPoint("end.booked");
     if (!again) container.notifyExit();

@@ -25,7 +25,8 @@ export function machineDirectory(
 }
 
 /**
- * Gives back what a run needed. The next start, and the removal, wait for it (`container.teardown`).
+ * Gives back what a run needed. The next start waits for all of it (`container.teardown`), the removal for what
+ * may not outlive the container (`container.letGo`).
  * @param orderly the guest flushes its disks first
  */
 export function tearDown(
@@ -34,39 +35,63 @@ export function tearDown(
   orderly: boolean,
   context: RunContext,
 ): void {
-  const { networks, volumes, log } = context;
+  const { log, underWay } = context;
   const { record } = container;
-  container.teardown = (async () => {
-    if (machine) {
-      // What the guest has not written yet may be a volume's.
-      if (orderly || record.mounts?.length) await shutdown(machine);
-      await machine.kill();
-      await machine.exited;
-      tellMounts(record, volumes, "unmount");
-    }
-    faultPoint("teardown.machine-gone");
-    container.machine = undefined;
-    container.files = undefined;
-    await networks.detach(record.id);
-    for (const tap of record.taps ?? []) networks.discardTap(tap);
-    faultPoint("teardown.detached");
-    await rm(machineDirectory(context.execRoot, container), {
-      recursive: true,
-      force: true,
-    });
-    faultPoint("teardown.folder-gone");
-    delete record.machine;
-    delete record.run;
-    delete record.taps;
-    record.endpoints = [];
-    delete record.ports;
-    if (record.state.status !== "removing") await container.save();
-  })().catch((error: unknown) => {
+  const failed = (error: unknown) => {
     log.error(
       { err: error, container: record.id },
       "cannot take down a machine",
     );
+  };
+  // What the guest has not written yet may be a volume's.
+  const flushes = orderly || Boolean(record.mounts?.length);
+  const gone = machine
+    ? end(machine, flushes).then(() =>
+        tellMounts(record, context.volumes, "unmount"),
+      )
+    : Promise.resolve();
+  // A machine that is being killed does nothing any more, but its user mode has the ports until it is gone.
+  const userMode = record.endpoints.some(({ nic }) => nic?.kind === "user");
+  const waits = flushes || userMode ? gone : Promise.resolve();
+  const letGo = waits.then(async () => {
+    faultPoint("teardown.machine-gone");
+    container.machine = undefined;
+    container.files = undefined;
+    await context.networks.detach(record.id);
   });
+  container.letGo = letGo.catch(() => undefined);
+  const teardown = Promise.all([letGo, gone])
+    .then(() => giveBack(container, context))
+    .catch(failed);
+  container.teardown = teardown;
+  underWay.add(teardown);
+  void teardown.then(() => underWay.delete(teardown));
+}
+
+async function end(machine: Machine, flushes: boolean): Promise<void> {
+  if (flushes) await shutdown(machine);
+  await machine.kill();
+  await machine.exited;
+}
+
+async function giveBack(
+  container: Container,
+  { networks, execRoot }: RunContext,
+): Promise<void> {
+  const { record } = container;
+  for (const tap of record.taps ?? []) networks.discardTap(tap);
+  faultPoint("teardown.detached");
+  await rm(machineDirectory(execRoot, container), {
+    recursive: true,
+    force: true,
+  });
+  faultPoint("teardown.folder-gone");
+  delete record.machine;
+  delete record.run;
+  delete record.taps;
+  record.endpoints = [];
+  delete record.ports;
+  if (record.state.status !== "removing") await container.save();
 }
 
 async function shutdown(machine: Machine): Promise<void> {
