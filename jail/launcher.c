@@ -14,12 +14,20 @@
  *   --first-uid N      user and group are N + the process's ID. No other process has them, since no
  *                      other process has its ID.
  *   --host-network     stay in the host's network namespace
+ *   --zygote N         PROGRAM is a zygote (zygote.c) that takes orders at the socket N. It stays root, with
+ *                      the few capabilities that it takes to confine its copies.
+ *
+ *   hull-jail [OPTION]... --fork-from PATH --name NAME --uuid UUID --answer N
+ *
+ * has the zygote that listens at PATH fork a machine, with what --listen and --tap name, and stdout as its
+ * log. Its process ID is written to descriptor N.
  *
  * Errors go to stderr, and the exit status is 125.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <sched.h>
@@ -34,10 +42,19 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { FAILED = 125, MAX_DESCRIPTOR = 64, BACKLOG = 8 };
+#include "order.h"
+
+enum {
+  FAILED = 125,
+  MAX_DESCRIPTOR = 64,
+  BACKLOG = 8,
+  /* How long a zygote on a busy host may take. */
+  ANSWER_SECONDS = 10,
+};
 
 static char kept[MAX_DESCRIPTOR];
 
@@ -143,6 +160,55 @@ static void enter(const char *room, int host_network) {
     die("cannot make %s the root", room);
 }
 
+/* A zygote's copies go into namespaces, and change their user, as `enter` and `become_nobody` do. */
+static void keep_what_confines(void) {
+  for (int one = 0; prctl(PR_CAPBSET_READ, one) >= 0; one++)
+    if (one != CAP_SYS_ADMIN && one != CAP_SETPCAP && one != CAP_SETUID &&
+        one != CAP_SETGID && prctl(PR_CAPBSET_DROP, one))
+      die("cannot drop capability %d", one);
+  if (syscall(SYS_setgroups, 0, NULL)) die("cannot leave groups");
+}
+
+/* @returns the process ID of the zygote's copy */
+static int fork_from(const char *path, const char *name, const char *uuid) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  struct order order = {0};
+  int files[ORDER_FILES] = {STDOUT_FILENO, ORDER_QMP, ORDER_AGENT, ORDER_SHARE};
+  int answer;
+  union {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof files)];
+  } control = {0};
+  errno = ENAMETOOLONG;
+  if (strlen(path) >= sizeof address.sun_path ||
+      strlen(name) >= sizeof order.name || strlen(uuid) >= sizeof order.uuid)
+    die("cannot ask %s", path);
+  strcpy(address.sun_path, path);
+  strcpy(order.name, name);
+  strcpy(order.uuid, uuid);
+  for (int tap = 0; tap < ORDER_TAPS; tap++)
+    files[4 + tap] = ORDER_FIRST_TAP + tap;
+  struct iovec data = {&order, sizeof order};
+  struct msghdr message = {.msg_iov = &data,
+                           .msg_iovlen = 1,
+                           .msg_control = &control,
+                           .msg_controllen = sizeof control};
+  control.header.cmsg_level = SOL_SOCKET;
+  control.header.cmsg_type = SCM_RIGHTS;
+  control.header.cmsg_len = CMSG_LEN(sizeof files);
+  memcpy(CMSG_DATA(&control.header), files, sizeof files);
+  struct timeval limit = {.tv_sec = ANSWER_SECONDS};
+  int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (to < 0 ||
+      setsockopt(to, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) || connect(to, (struct sockaddr *)&address, sizeof address) ||
+      sendmsg(to, &message, MSG_NOSIGNAL) != sizeof order ||
+      recv(to, &answer, sizeof answer, MSG_WAITALL) != sizeof answer)
+    die("the zygote does not answer");
+  errno = -answer;
+  if (answer <= 0) die("the zygote cannot be forked");
+  return answer;
+}
+
 static void become_nobody(unsigned long first) {
   uid_t id = (uid_t)(first + (unsigned long)getpid());
   for (int one = 0; prctl(PR_CAPBSET_READ, one) >= 0; one++)
@@ -154,9 +220,11 @@ static void become_nobody(unsigned long first) {
 }
 
 int main(int argc, char **argv) {
+  static char zygote[64];
   static const char *ENVIRONMENT_OF_ROOM[] = {
-      "LD_PRELOAD=/hull-descriptors.so", NULL};
-  const char *room = NULL;
+      "LD_PRELOAD=/hull-descriptors.so", NULL, NULL};
+  const char *room = NULL, *origin = NULL, *name = NULL, *uuid = NULL;
+  int orders = -1, answer = -1;
   unsigned long first_uid = 0, processes = 0;
   int host_network = 0, at = 1, descriptor;
 
@@ -190,20 +258,43 @@ int main(int argc, char **argv) {
       room = value;
     } else if (!strcmp(option, "--first-uid")) {
       first_uid = number(value, 0xffffffff);
+    } else if (!strcmp(option, "--zygote")) {
+      orders = (int)number(value, MAX_DESCRIPTOR - 1);
+    } else if (!strcmp(option, "--fork-from")) {
+      origin = value;
+    } else if (!strcmp(option, "--name")) {
+      name = value;
+    } else if (!strcmp(option, "--uuid")) {
+      uuid = value;
+    } else if (!strcmp(option, "--answer")) {
+      answer = (int)number(value, MAX_DESCRIPTOR - 1);
     } else {
       die("%s is no option", option);
     }
   }
   errno = 0;
+  if (origin) {
+    if (!name || !uuid || answer < 0) die("--fork-from needs more options");
+    if (dprintf(answer, "%d", fork_from(origin, name, uuid)) < 0)
+      die("cannot answer");
+    return 0;
+  }
   if (at + 1 >= argc) die("there is no program to start");
   if (room && !first_uid) die("--room needs --first-uid");
+  if (orders >= 0 && !room) die("--zygote needs --room");
 
   close_others();
   limit(RLIMIT_CORE, "core dumps", 0);
   if (room) {
     enter(room, host_network);
     if (processes) limit(RLIMIT_NPROC, "processes", processes);
-    become_nobody(first_uid);
+    if (orders < 0) {
+      become_nobody(first_uid);
+    } else {
+      keep_what_confines();
+      snprintf(zygote, sizeof zygote, "HULL_ZYGOTE=%d %lu", orders, first_uid);
+      ENVIRONMENT_OF_ROOM[1] = zygote;
+    }
   }
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) die("cannot give up privileges");
   argv += at + 1;

@@ -78,11 +78,11 @@ async function memoryRows(
   const daemon = await privateBytes(pid);
   const share = Math.max(0, daemon - daemonAlone) / running.length;
   const machines = await Promise.all(
-    running.map(async (id) => privateBytes(await api.pid(id))),
+    running.map(async (id) => machineBytes(await api.pid(id))),
   );
   const others = (await machinesOf(directory)).length - running.length;
   const pool = await Promise.all(
-    (await machinesOf(directory)).map((process) => privateBytes(process)),
+    (await machinesOf(directory)).map((process) => machineBytes(process)),
   );
   const all = daemon + pool.reduce((sum, bytes) => sum + bytes, 0);
   bench.say(
@@ -90,7 +90,7 @@ async function memoryRows(
   );
   return [
     row({
-      name: `private memory of an idle container: its QEMU, and its share of what ${running.length} add to the daemon`,
+      name: `private memory of an idle container: its QEMU, and its share of the zygote and of what ${running.length} add to the daemon`,
       unit: "MB",
       hull: summarize(machines.map((bytes) => (bytes + share) / MB)),
       goal: { of: "hull", is: "at most", value: 25 },
@@ -109,14 +109,23 @@ async function memoryRows(
 }
 
 /** Memory that nobody else has, and that would be free without the process. */
-async function privateBytes(pid: number): Promise<number> {
+function privateBytes(pid: number): Promise<number> {
+  return rolledUp(pid, /^Private_(?:Dirty|Clean): +(\d+) kB$/gm);
+}
+
+/**
+ * A machine's process has its private memory, and its share of what it has in common with those that were
+ * forked from the same zygote: all of them together count each page once. What they share by a file, the
+ * template's memory or a library, is in the page cache, whoever runs.
+ */
+function machineBytes(pid: number): Promise<number> {
+  return rolledUp(pid, /^(?:Pss_Anon|Private_Clean): +(\d+) kB$/gm);
+}
+
+async function rolledUp(pid: number, lines: RegExp): Promise<number> {
   const text = await readFile(`/proc/${pid}/smaps_rollup`, "utf8");
   let kib = 0;
-  for (const [, value] of text.matchAll(
-    /^Private_(?:Dirty|Clean): +(\d+) kB$/gm,
-  )) {
-    kib += Number(value);
-  }
+  for (const [, value] of text.matchAll(lines)) kib += Number(value);
   return kib * 1024;
 }
 

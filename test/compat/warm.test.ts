@@ -1,5 +1,6 @@
 /** Machines that stand ready: a container gets one at once, and finds it as if nobody had been in it. */
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { api } from "./harness/api.js";
@@ -149,6 +150,58 @@ describe("the warm pool", { timeout: 240_000 }, () => {
     }
   });
 
+  /** Whether machines are forked: it takes root, and an emulated processor. */
+  async function forks(): Promise<boolean> {
+    const status = await ok(["info", "-f", "{{.DriverStatus}}"]);
+    return environment().root && /Accelerator tcg/.test(status);
+  }
+
+  test("its machines are forked from one that stands still, and share its memory", async (t) => {
+    await full();
+    if (!(await forks())) return t.skip("machines are not forked here");
+    assert.equal(daemon.zygotes().length, 1);
+    for (const { pid } of daemon.spares()) {
+      assert(privateMB(pid) < 10, `${privateMB(pid)} MB`);
+      const parent = /^PPid:\s+(\d+)$/m.exec(
+        readFileSync(`/proc/${pid}/status`, "utf8"),
+      );
+      assert.equal(Number(parent?.[1]), daemon.zygotes()[0]);
+    }
+    const name = uniqueName("warm");
+    await ok(["run", "-d", "--name", name, IMAGE, "sleep", "1000"]);
+    const pid = await ok(["inspect", "-f", "{{.State.Pid}}", name]);
+    assert(privateMB(Number(pid)) < 30, `${privateMB(Number(pid))} MB`);
+    await ok(["rm", "-f", name]);
+  });
+
+  test("more starts at once than it has machines have nothing in common either", async () => {
+    const question =
+      "head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id; ip link show eth0 | grep ether";
+    await full();
+    const runs = await Promise.all(
+      Array.from({ length: SIZE + 3 }, () => run(IMAGE, "sh", "-c", question)),
+    );
+    const lines = runs.flatMap(({ stdout }) => stdout.split("\n"));
+    assert.equal(new Set(lines).size, 3 * runs.length, lines.join("\n"));
+  });
+
+  test("when the zygote is killed, what was forked from it goes on, and another is made", async (t) => {
+    await full();
+    if (!(await forks())) return t.skip("machines are not forked here");
+    const name = uniqueName("warm");
+    await ok(["run", "-d", "--name", name, IMAGE, "sleep", "1000"]);
+    const [zygote = 0] = daemon.zygotes();
+    process.kill(zygote, "SIGKILL");
+    assert.equal(await ok(["exec", name, "echo", "there"]), "there");
+    assert.equal((await run(IMAGE, "echo", "hello")).stdout, "hello");
+    await eventually(() => assert.equal(daemon.zygotes().length, 1), {
+      timeout: 30_000,
+    });
+    assert.notEqual(daemon.zygotes()[0], zygote);
+    assert.equal(daemon.logTail(1000).match(/zygote ended/g)?.length, 1);
+    await ok(["rm", "-f", name]);
+  });
+
   test("when its machines are killed, containers start by the slower way", async () => {
     await full();
     for (const { pid } of daemon.spares()) process.kill(pid, "SIGKILL");
@@ -180,3 +233,10 @@ describe("the warm pool", { timeout: 240_000 }, () => {
     assert.deepEqual(daemon.spares(), []);
   });
 });
+
+/** What would be free without the process. */
+function privateMB(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
+  const lines = [...text.matchAll(/^Private_\w+: +(\d+) kB$/gm)];
+  return lines.reduce((sum, [, kib]) => sum + Number(kib), 0) / 1000;
+}

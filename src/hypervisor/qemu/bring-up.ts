@@ -6,6 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import { Unavailable } from "../../errors.js";
 import type { NicBackend } from "./command-line.js";
+import { ordersSocket } from "./descriptors.js";
 import { launch } from "./launch.js";
 import type { QemuMachine } from "./machine.js";
 import { type MachineShape, shapeName } from "./shape.js";
@@ -80,6 +81,7 @@ export async function goOn(
 }
 
 /**
+ * @param as what it is for
  * @returns why it does not work, which is in the log then; undefined when there is no template
  */
 export async function restore(
@@ -87,20 +89,23 @@ export async function restore(
   shape: MachineShape,
   nics: NicBackend[],
   options: BringUpOptions,
+  as: "blank" | "zygote" = "blank",
 ): Promise<QemuMachine | string | undefined> {
   const { templates, log } = options;
   const template = await templates.open(on, shape);
   if (!template) return undefined;
   try {
-    const machine = await start(options, async (directory, name) => {
+    const launchIn = async (directory: string, name: string) => {
       const clone = await launch(on.platform, {
         ...{ name, directory, shape, nics },
         memory: { kind: "clone", path: template.memoryFile },
         state: template.state.fd,
+        ...(as === "zygote" && { orders: ordersSocket(directory) }),
       });
       await Promise.all([clone.resume(), answers(clone)]);
       return clone;
-    });
+    };
+    const machine = await start(options, launchIn, as);
     machine.startKind = "restored";
     return machine;
   } catch (error) {
@@ -116,13 +121,20 @@ export async function restore(
   }
 }
 
-/** In a folder of its own, which goes when the machine does not come up. */
+/**
+ * In a folder of its own, which goes when the machine does not come up. Its path is as long as any
+ * other's: a zygote's copies write their names over its own.
+ */
 export async function start(
   { machineRoot }: Pick<BringUpOptions, "machineRoot">,
   launchIn: (directory: string, name: string) => Promise<QemuMachine>,
+  as: "blank" | "zygote" = "blank",
 ): Promise<QemuMachine> {
   const id = randomBytes(6).toString("hex");
-  const directory = join(machineRoot, `blank-${id}`);
+  const directory = join(
+    machineRoot,
+    as === "zygote" ? `zygote-${id.slice(1)}` : `blank-${id}`,
+  );
   await mkdir(directory, { recursive: true, mode: 0o700 });
   try {
     return await launchIn(directory, `hull-${id}`);

@@ -16,6 +16,8 @@ export const Descriptor = {
   qmp: 10,
   agent: 11,
   share: 12,
+  /** A zygote's: where it takes orders. The ones above and the taps are known to jail/order.h, too. */
+  orders: 13,
   firstTap: 16,
 } as const;
 
@@ -29,6 +31,11 @@ export interface MachineSockets {
   agent: string;
   /** Where who serves the guest's shared folders connects to. */
   share: string;
+}
+
+/** Where a zygote takes orders to fork. */
+export function ordersSocket(directory: string): string {
+  return join(directory, "fork.sock");
 }
 
 /** The longest path of a Unix socket: sun_path is 108 bytes with its final zero. */

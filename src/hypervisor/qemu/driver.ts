@@ -42,6 +42,7 @@ import { type MachineShape, shapeName, shapeOf } from "./shape.js";
 import { type TemplatePlatform, Templates } from "./templates.js";
 import { hostTscKhz } from "./tsc.js";
 import { type Pooled, WarmPool } from "./warm-pool.js";
+import { Zygotes } from "./zygote.js";
 
 const TCG_WARNING =
   "WARNING: Containers run under TCG emulation, which QEMU does not consider a security boundary: run trusted images only, or use a host with KVM";
@@ -91,6 +92,8 @@ export class QemuHypervisor implements Hypervisor {
   readonly #templates: Templates;
   readonly #bringUp: BringUpOptions;
   readonly #pool: WarmPool<QemuMachine>;
+  /** What the pool's machines are forked from, where that can be. */
+  readonly #zygotes: Zygotes;
   /** The size that the pool's machines have. */
   #expected: MachineSize | undefined;
   #foundNicKind: MachineShape["nics"] | undefined;
@@ -117,12 +120,19 @@ export class QemuHypervisor implements Hypervisor {
       templates: this.#templates,
       log,
     };
+    this.#zygotes = new Zygotes({
+      bringUp: this.#bringUp,
+      nics: () => this.#nics(),
+      discarded: (nics) => this.#discardTaps(tapsOf(nics)),
+      log,
+    });
     const { machines = 0, rehearsal } = options.warm ?? {};
     this.#pool = new WarmPool({
       size: options.templates === false ? 0 : machines,
       make: async (furnishing) =>
         rehearsal && this.#makeWarm(rehearsal, furnishing),
       discarded: ({ nics }) => this.#discardTaps(tapsOf(nics)),
+      gaveWay: () => this.#zygotes.close(),
       availableMemory: availableShare,
       log,
     });
@@ -163,7 +173,7 @@ export class QemuHypervisor implements Hypervisor {
     const taps = tapsOf(nics);
     const machine = warm
       ? goOn(warm.machine, on, shape, nics, this.#bringUp)
-      : bringUp(on, shape, nics, this.#bringUp);
+      : this.#forkOrBringUp(on, shape, nics);
     const discardTaps = () => this.#discardTaps(taps);
     machine.then(({ exited, startKind }) => {
       void exited.then(discardTaps);
@@ -206,6 +216,7 @@ export class QemuHypervisor implements Hypervisor {
 
   async close(): Promise<void> {
     await Promise.all([this.#templates.close(), this.#pool.close()]);
+    await this.#zygotes.close();
     await (await this.#groups)?.groups?.close();
   }
 
@@ -231,6 +242,19 @@ export class QemuHypervisor implements Hypervisor {
       : undefined;
   }
 
+  /** Where the pool is empty, or there is none for such machines. */
+  async #forkOrBringUp(
+    on: TemplatePlatform,
+    shape: MachineShape,
+    nics: NicBackend[],
+  ): Promise<QemuMachine> {
+    const kind = { on, shape, key: poolKey(on, shape) };
+    return (
+      (await this.#zygotes.fork(kind, nics)) ??
+      (await bringUp(on, shape, nics, this.#bringUp))
+    );
+  }
+
   /** A machine for the pool; undefined while there is no template. */
   async #makeWarm(
     rehearsal: Rehearsal,
@@ -239,16 +263,20 @@ export class QemuHypervisor implements Hypervisor {
     if (!this.#expected) return undefined;
     const { on, shape } = await this.#kind(this.#expected);
     const nics = await this.#nics();
+    const key = poolKey(on, shape);
     let machine: QemuMachine | string | undefined;
     try {
-      machine = await restore(on, shape, nics, this.#bringUp);
-      if (typeof machine !== "object") {
-        this.#discardTaps(tapsOf(nics));
-        return undefined;
+      const kind = { on, shape, key };
+      machine = await this.#zygotes.forkPaused(kind, nics, rehearsal);
+      if (!machine) {
+        machine = await restore(on, shape, nics, this.#bringUp);
+        if (typeof machine !== "object") {
+          this.#discardTaps(tapsOf(nics));
+          return undefined;
+        }
+        await rehearse(machine, rehearsal);
       }
-      await rehearse(machine, rehearsal);
       if (furnishing) await furnish(machine, furnishing, rehearsal);
-      const key = poolKey(on, shape);
       return { machine, nics, key, ...(furnishing && { furnishing }) };
     } catch (error) {
       if (typeof machine === "object") await machine.kill();

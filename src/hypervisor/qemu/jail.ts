@@ -15,6 +15,7 @@ import {
 } from "./descriptors.js";
 import { findProgram } from "./host-identity.js";
 import { type GroupLimits, MachineGroups } from "./machine-groups.js";
+import { ANSWER } from "./process.js";
 import { openRoom, type Room } from "./room.js";
 import type { MachineShape } from "./shape.js";
 
@@ -137,19 +138,20 @@ export function launcherArguments(
     sockets: MachineSockets;
     /** Descriptors that it inherits. */
     inherited: number[];
+    /** Where it takes orders, if it is to be a zygote. */
+    orders?: string | undefined;
   },
 ): string[] {
-  const { accelerator, shape, nics, sockets, inherited } = machine;
+  const { accelerator, shape, nics, sockets, inherited, orders } = machine;
   return [
     ...inherited.flatMap((descriptor) => ["--keep", String(descriptor)]),
-    ...["--listen", `${Descriptor.qmp}=${sockets.qmp}`],
-    ...["--listen", `${Descriptor.agent}=${sockets.agent}`],
-    ...["--listen", `${Descriptor.share}=${sockets.share}`],
-    ...nics.flatMap((nic, index) =>
-      nic.kind === "tap"
-        ? ["--tap", `${tapDescriptor(index)}=${nic.device}`]
-        : [],
-    ),
+    ...ownFiles(sockets, nics),
+    ...(orders === undefined
+      ? []
+      : [
+          ...["--listen", `${Descriptor.orders}=${orders}`],
+          ...["--zygote", String(Descriptor.orders)],
+        ]),
     ...(room
       ? [
           ...(accelerator === "kvm"
@@ -165,5 +167,37 @@ export function launcherArguments(
         ]
       : []),
     "--",
+  ];
+}
+
+/** The launcher's arguments to have a machine forked. */
+export function forkArguments(machine: {
+  /** Where the zygote takes orders. */
+  origin: string;
+  /** See `guestName`; as long as the zygote's. */
+  name: string;
+  uuid: string;
+  sockets: MachineSockets;
+  nics: NicBackend[];
+}): string[] {
+  const { origin, name, uuid, sockets, nics } = machine;
+  return [
+    ...["--keep", String(ANSWER), "--answer", String(ANSWER)],
+    ...ownFiles(sockets, nics),
+    ...["--fork-from", origin, "--name", `guest=${name}`, "--uuid", uuid],
+  ];
+}
+
+/** What the launcher opens that no two machines have in common. */
+function ownFiles(sockets: MachineSockets, nics: NicBackend[]): string[] {
+  return [
+    ...["--listen", `${Descriptor.qmp}=${sockets.qmp}`],
+    ...["--listen", `${Descriptor.agent}=${sockets.agent}`],
+    ...["--listen", `${Descriptor.share}=${sockets.share}`],
+    ...nics.flatMap((nic, index) =>
+      nic.kind === "tap"
+        ? ["--tap", `${tapDescriptor(index)}=${nic.device}`]
+        : [],
+    ),
   ];
 }

@@ -15,13 +15,19 @@ import {
 import { Descriptor, machineSockets } from "./descriptors.js";
 import { loadState } from "./device-state.js";
 import {
+  forkArguments,
   groupLimits,
   type Jail,
   launcherArguments,
   type SendFiles,
 } from "./jail.js";
 import { QemuMachine } from "./machine.js";
-import { lastWords, type QemuProcess, startProcess } from "./process.js";
+import {
+  forkProcess,
+  lastWords,
+  type QemuProcess,
+  startProcess,
+} from "./process.js";
 import { QmpClient } from "./qmp.js";
 import type { QemuRecord } from "./record.js";
 import type { MachineShape } from "./shape.js";
@@ -32,6 +38,9 @@ import { connectSocket, connectWhenThere } from "./socket.js";
 const GREETING_MS = 20_000;
 /** A guest that has not said hello by then never will, in ms. */
 const BOOT_MS = 60_000;
+
+/** So many copies of a zygote may be on the way to their own control groups. */
+const COPIES_AT_ONCE = 100;
 
 /** How the message of a failed launch begins; QEMU's own words follow. */
 export const LAUNCH_FAILED = "the virtual machine could not be started: ";
@@ -58,6 +67,10 @@ export interface LaunchOptions {
   memory: GuestMemory;
   /** Of a clone: the descriptor of the file with its devices' state. */
   state?: number;
+  /** Of a clone: others are to be forked from it, by orders at this socket. */
+  orders?: string;
+  /** Of a clone: it is not restored, but forked from the zygote that takes orders at this socket. */
+  origin?: string;
 }
 
 /**
@@ -76,8 +89,9 @@ export async function launch(
   const { name, directory, nics, memory } = options;
   const sockets = machineSockets(directory);
   const uuid = randomUUID();
-  const group = await joinableGroup(platform, uuid, options.shape);
-  const process = await start(platform, options, uuid).catch(
+  const group = await joinableGroup(platform, uuid, options);
+  const connected = new PromiseOfEnd();
+  const process = await start(platform, options, uuid, connected).catch(
     async (error: unknown) => {
       await group.leave();
       throw error;
@@ -96,13 +110,14 @@ export async function launch(
     const control = await connectWhenThere(sockets.qmp, failed.signal);
     if (!control) throw new Unavailable("QEMU ended at once");
     const qmp = await QmpClient.open(control, GREETING_MS, platform.sendFiles);
+    connected.follow(qmp.closed);
     await joined;
     // Before a state comes: the guest then finds its port as it left it.
     const port = await connectSocket(sockets.agent);
     const restored = isIncoming(memory);
     const saved = memory.kind === "saved";
-    if (restored) {
-      spans.done("qemu");
+    if (restored) spans.done("qemu");
+    if (restored && options.origin === undefined) {
       await loadState(qmp, saved ? "devices and memory" : "devices");
       spans.done("restore");
     }
@@ -144,6 +159,7 @@ export async function launch(
     });
   } catch (error) {
     const early = failed.signal.aborted;
+    connected.follow(process.kill());
     await process.kill();
     const words = await lastWords(directory);
     throw new Unavailable(
@@ -159,10 +175,21 @@ async function start(
   platform: Platform,
   options: LaunchOptions,
   uuid: string,
+  connected: PromiseOfEnd,
 ): Promise<QemuProcess> {
   const { jail } = platform;
-  const { name, directory, memory, state } = options;
+  const { name, directory, memory, state, nics, orders, origin } = options;
   const room = jail.room ?? platform;
+  const sockets = machineSockets(directory);
+  if (origin !== undefined) {
+    const own = { origin, name: guestName(name, directory), uuid };
+    return forkProcess(
+      jail.launcher,
+      forkArguments({ ...own, sockets, nics }),
+      directory,
+      connected.promise,
+    );
+  }
   const file =
     "path" in memory
       ? await open(memory.path, memory.kind === "clone" ? "r" : "wx+", 0o600)
@@ -173,7 +200,8 @@ async function start(
       ...launcherArguments(jail, {
         ...platform,
         ...options,
-        sockets: machineSockets(directory),
+        sockets,
+        orders,
         inherited: [Descriptor.state, Descriptor.memory].filter(
           (_, index) => inherited[index] !== undefined,
         ),
@@ -194,14 +222,31 @@ async function start(
   }
 }
 
+/** The end of a connection that is yet to be made. */
+class PromiseOfEnd {
+  readonly promise: Promise<void>;
+  #resolve!: () => void;
+
+  constructor() {
+    this.promise = new Promise((resolve) => (this.#resolve = resolve));
+  }
+
+  follow(end: Promise<void>): void {
+    void end.then(this.#resolve);
+  }
+}
+
 /** The control group of one process; where there are none, nothing is done. */
 async function joinableGroup(
   { jail: { groups }, accelerator }: Platform,
   name: string,
-  shape: MachineShape,
+  { shape, orders }: LaunchOptions,
 ): Promise<{ join(pid: number): Promise<void>; leave(): Promise<void> }> {
   const translation = accelerator === "tcg" ? TRANSLATION_CACHE_MIB : 0;
-  await groups?.create(name, groupLimits(shape, translation));
+  const limits = groupLimits(shape, translation);
+  // A zygote's copies begin in its group.
+  if (orders !== undefined) limits.tasks *= COPIES_AT_ONCE;
+  await groups?.create(name, limits);
   return {
     join: async (pid) => groups?.join(name, pid),
     leave: async () => groups?.remove(name),

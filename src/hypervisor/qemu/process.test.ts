@@ -9,6 +9,7 @@ import {
   argumentsOf,
   identify,
   isRunning,
+  parseEnd,
   parseStat,
 } from "./process-identity.js";
 import { adoptProcess, lastWords, startProcess } from "./process.js";
@@ -78,6 +79,16 @@ describe("process", { timeout: 10_000 }, () => {
     );
     assert.equal(await lastWords(directory), "-m 1: too little; bye");
     assert.equal(await lastWords(join(directory, "nowhere")), "");
+  });
+
+  test("how a process ended is read from the zombie it left, and from no other process", () => {
+    const zombie = (status: number) =>
+      `7 (a) Z) Z ${Array.from({ length: 18 }, (_, at) => at).join(" ")} 4711 ${"0 ".repeat(29)}${status}\n`;
+    assert.deepEqual(parseEnd(zombie(9), "4711"), { signal: "SIGKILL" });
+    assert.deepEqual(parseEnd(zombie(3 << 8), "4711"), { code: 3 });
+    assert.deepEqual(parseEnd(zombie(9), "4712"), {});
+    assert.deepEqual(parseEnd(zombie(9).replace(") Z ", ") S "), "4711"), {});
+    assert.deepEqual(parseEnd("", "4711"), {});
   });
 
   test("a stat line is read behind any command name, and zombies are gone", () => {

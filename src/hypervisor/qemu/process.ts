@@ -1,19 +1,16 @@
 import { spawn } from "node:child_process";
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
+import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Unavailable } from "../../errors.js";
 import {
+  endOf,
   identify,
   isRunning,
+  type ProcessEnd,
   type ProcessIdentity,
 } from "./process-identity.js";
-
-/** How a process ended, as far as it is known: only a parent learns code and signal. */
-export interface ProcessEnd {
-  code?: number;
-  signal?: NodeJS.Signals;
-}
 
 /** A QEMU process, whether this daemon or an earlier one started it. */
 export interface QemuProcess {
@@ -22,6 +19,9 @@ export interface QemuProcess {
   /** Ends it by SIGKILL; `ended` resolves when it is gone. */
   kill(): Promise<void>;
 }
+
+/** The descriptor that a launcher which forks a machine answers at. */
+export const ANSWER = 3;
 
 const LOG_NAME = "qemu.log";
 const LOG_TAIL = 4096;
@@ -90,8 +90,49 @@ export async function startProcess(
 }
 
 /**
- * A process an earlier daemon started. The kernel tells only parents of an end, so the QMP connection's
- * end is what says when to look.
+ * Runs a launcher that has another process fork a QEMU, and ends.
+ * @param args its arguments; it writes the process ID to descriptor `ANSWER`
+ * @param connectionClosed of the process's QMP socket, see `adoptProcess`
+ * @throws {Unavailable} it could not, in its words
+ */
+export async function forkProcess(
+  launcher: string,
+  args: string[],
+  directory: string,
+  connectionClosed: Promise<void>,
+): Promise<QemuProcess> {
+  const log = await open(join(directory, LOG_NAME), "a", 0o600);
+  let answer = "";
+  let words = "";
+  try {
+    const child = spawn(launcher, args, {
+      cwd: directory,
+      stdio: ["ignore", log.fd, "pipe", "pipe"],
+      env: { PATH: process.env["PATH"] },
+    });
+    const collect = (stream: unknown, add: (text: string) => void) =>
+      (stream as Readable)
+        .setEncoding("utf8")
+        .on("data", (text: string) => add(text));
+    collect(child.stdio[2], (text) => (words += text));
+    collect(child.stdio[ANSWER], (text) => (answer += text));
+    await new Promise<void>((resolve, reject) => {
+      child.once("close", () => resolve());
+      child.once("error", reject);
+    });
+  } finally {
+    await log.close();
+  }
+  const identity = answer ? await identify(Number(answer)) : undefined;
+  if (!identity) {
+    throw new Unavailable(words.trim() || "a forked machine ended at once");
+  }
+  return adoptProcess(identity, connectionClosed);
+}
+
+/**
+ * A process that is another one's child: an earlier daemon's, or a zygote's. The kernel tells only parents
+ * of an end, so the QMP connection's end is what says when to look.
  */
 export function adoptProcess(
   identity: ProcessIdentity,
@@ -99,13 +140,13 @@ export function adoptProcess(
 ): QemuProcess {
   const gone = async () => {
     for (
-      let pause = 5;
+      let pause = 1;
       await isRunning(identity);
       pause = Math.min(2 * pause, 1000)
     ) {
       await sleep(pause, undefined, { ref: false });
     }
-    return {};
+    return endOf(identity);
   };
   const ended = connectionClosed.then(gone);
   return {

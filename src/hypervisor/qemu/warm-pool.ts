@@ -44,6 +44,8 @@ export interface WarmPoolOptions<M extends Poolable> {
   make: (furnishing?: Furnishing) => Promise<Pooled<M> | undefined>;
   /** Called with what has ended in the pool, or was never taken. */
   discarded: (pooled: Pooled<M>) => void;
+  /** Called when the pool is given up for want of memory. */
+  gaveWay?: () => Promise<void>;
   /** Available memory of the host, as a share of all of it. */
   availableMemory: () => Promise<number>;
   log: Logger;
@@ -216,6 +218,7 @@ export class WarmPool<M extends Poolable> {
       "the host is short of memory: the warm pool is given up for now",
     );
     await this.#drain();
+    await this.#options.gaveWay?.();
     this.#fillAfter(LOOK_MS);
   }
 

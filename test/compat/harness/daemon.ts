@@ -178,7 +178,15 @@ export class Daemon {
   /** Processes that name this daemon's folder in their command line: its machines, but for the spares. */
   machines(): number[] {
     const spares = new Set(this.spares().map(({ pid }) => pid));
+    for (const pid of this.zygotes()) spares.add(pid);
     return this.processes().filter((pid) => !spares.has(pid));
+  }
+
+  /** What the warm pool's machines are forked from. */
+  zygotes(): number[] {
+    return this.processes().filter((pid) =>
+      /\/m\/zygote-[0-9a-f]+/.test(commandLine(pid)),
+    );
   }
 
   /** Machines that are nobody's: those of the warm pool, and those that are being started. */
