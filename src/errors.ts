@@ -26,3 +26,18 @@ export class NotImplemented extends HullError {}
 export class Unavailable extends HullError {}
 /** Anything else that went wrong, with a message fit for the user (500). */
 export class SystemError extends HullError {}
+
+/** Does something, and puts words in front of the message of what it throws. */
+export function inWords<T>(words: string, work: () => T): T {
+  const worded = (error: unknown): never => {
+    if (error instanceof HullError)
+      error.message = `${words}: ${error.message}`;
+    throw error;
+  };
+  try {
+    const result = work();
+    return result instanceof Promise ? (result.catch(worded) as T) : result;
+  } catch (error) {
+    return worded(error);
+  }
+}

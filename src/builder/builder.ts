@@ -14,6 +14,7 @@ import { expand, parsePairs } from "../dockerfile/words.js";
 import { InvalidParameter, NotFound } from "../errors.js";
 import { faultPoint } from "../fault.js";
 import { type Digest, shortId } from "../images/digest.js";
+import { platformWarning } from "../images/platform.js";
 import { parseReference } from "../images/reference.js";
 import type { ImageService } from "../images/service.js";
 import { BuildContext } from "./context.js";
@@ -416,7 +417,9 @@ export async function baseImage(
 ) {
   if (!pull) {
     try {
-      return await images.get(source);
+      const image = await images.get(source);
+      platformWarning(source, image, platform);
+      return image;
     } catch (error) {
       if (!(error instanceof NotFound)) throw error;
     }

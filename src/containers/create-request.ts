@@ -31,12 +31,11 @@ const ulimit = z.object({
 
 export const restartPolicySchema = z.object({
   Name: z
-    .enum(["", "no", "always", "unless-stopped", "on-failure"])
+    .string()
     .nullish()
     .transform((name) => name ?? ""),
   MaximumRetryCount: z
     .int()
-    .min(0)
     .nullish()
     .transform((n) => n ?? 0),
 });

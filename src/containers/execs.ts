@@ -6,7 +6,7 @@ import type { Tell } from "./container-events.js";
 import type { ExecRequest } from "./create-request.js";
 import { execSpawn } from "./machine-spec.js";
 import { newId } from "./names.js";
-import { execError, exitCodeOf } from "./start-error.js";
+import { execError, execExitCodeOf } from "./start-error.js";
 import { Stdio } from "./stdio.js";
 
 /** How long an exec that has ended can still be inspected, in ms. */
@@ -99,7 +99,7 @@ export class Execs {
       );
       exec.pid = (await answer).pid;
     } catch (error) {
-      this.#booked(exec, exitCodeOf(error as Error));
+      this.#booked(exec, execExitCodeOf(error as Error));
       throw execError(error as Error);
     }
   }
@@ -178,7 +178,7 @@ export function requireRunning(container: Container): void {
   const { status } = container.record.state;
   if (status === "paused") {
     throw new Conflict(
-      `Container ${container.id} is paused, unpause the container before exec`,
+      `Container ${container.record.name} is paused, unpause the container before exec`,
     );
   }
   if (status !== "running") throw notRunning(container);

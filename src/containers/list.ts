@@ -63,16 +63,20 @@ export function listContainers(
   for (const health of filters.get("health")) {
     if (!HEALTH.includes(health)) {
       throw new InvalidParameter(
-        `Unrecognised filter value for health: ${health}`,
+        `unrecognized filter value for health: ${health}`,
       );
     }
   }
   const exitCodes = filters.get("exited").map((text) => {
     if (!/^-?\d+$/.test(text)) {
-      throw new InvalidParameter(`invalid filter 'exited=${text}'`);
+      throw new InvalidParameter(
+        `invalid filter 'exited=${text}': strconv.Atoi: parsing ${JSON.stringify(text)}: invalid syntax`,
+      );
     }
     return Number(text);
   });
+  // No container is a task of swarm's: only what is asked for is looked at.
+  if (filters.has("is-task") && filters.boolean("is-task", false)) return [];
   const [before] = filters.get("before").map((name) => index.get(name));
   const [since] = filters.get("since").map((name) => index.get(name));
   const matchesPorts = portMatcher(filters);

@@ -5,11 +5,12 @@ import type { HostConfig, RestartPolicy } from "./create-request.js";
 
 /** Docker's smallest memory limit. */
 const MIN_MEMORY = 6 * 1024 * 1024;
+const RESTART_POLICIES = ["", "no", "always", "unless-stopped", "on-failure"];
 
 /** @throws {InvalidParameter} in Docker's words */
 export function checkResources(host: HostConfig): void {
   const { Memory, MemorySwap, MemoryReservation } = host;
-  const { NanoCpus, CpuPeriod, CpuQuota, PidsLimit } = host;
+  const { NanoCpus, CpuPeriod, CpuQuota, PidsLimit, OomScoreAdj } = host;
   if (Memory !== undefined && Memory !== 0 && Memory < MIN_MEMORY) {
     throw new InvalidParameter("Minimum memory limit allowed is 6MB");
   }
@@ -57,6 +58,11 @@ export function checkResources(host: HostConfig): void {
       `CpuQuota asks for more than the ${available} CPUs available`,
     );
   }
+  if (OomScoreAdj && Math.abs(OomScoreAdj) > 1000) {
+    throw new InvalidParameter(
+      `Invalid value ${OomScoreAdj}, range for oom score adj is [-1000, 1000]`,
+    );
+  }
   if (PidsLimit !== undefined && PidsLimit < -1) {
     throw new InvalidParameter("PidsLimit can not be less than -1");
   }
@@ -69,6 +75,16 @@ export function checkRestartPolicy(
 ): void {
   if (!policy) return;
   const { Name, MaximumRetryCount } = policy;
+  if (!RESTART_POLICIES.includes(Name)) {
+    throw new InvalidParameter(
+      `invalid restart policy: unknown policy '${Name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'`,
+    );
+  }
+  if (MaximumRetryCount < 0) {
+    throw new InvalidParameter(
+      "invalid restart policy: maximum retry count cannot be negative",
+    );
+  }
   if (autoRemove && Name !== "" && Name !== "no") {
     throw new InvalidParameter(
       "can't create 'AutoRemove' container with restart policy",

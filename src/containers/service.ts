@@ -1,7 +1,7 @@
 /** The container service: every operation on containers and execs, behind the API. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
-import { Conflict, InvalidParameter } from "../errors.js";
+import { Conflict, inWords, InvalidParameter } from "../errors.js";
 import type { EventBus } from "../events.js";
 import { faultPoint } from "../fault.js";
 import type { Filters } from "../filters.js";
@@ -371,7 +371,9 @@ export class ContainerService implements ImageUsage, VolumeUsage {
     if (!name) {
       throw new InvalidParameter("Neither old nor new names may be empty");
     }
-    const fresh = checkName(name);
+    const allocating = <T>(work: () => T): T =>
+      inWords("Error when allocating new name", work);
+    const fresh = allocating(() => checkName(name));
     await container.exclusive(async () => {
       const { record } = container;
       const old = record.name;
@@ -380,7 +382,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
           "Renaming a container with the same name as its current name",
         );
       }
-      this.#index.reserve(fresh, record.id);
+      allocating(() => this.#index.reserve(fresh, record.id));
       record.name = fresh;
       try {
         await container.save();

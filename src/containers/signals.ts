@@ -15,6 +15,11 @@ export function signalNumber(signal: string): number {
   if (/^\d+$/.test(signal)) {
     const number = Number(signal);
     if (number > 0 && number <= RTMAX) return number;
+    if (number > RTMAX) {
+      throw new InvalidParameter(
+        `the linux daemon does not support signal ${signal}`,
+      );
+    }
   } else {
     const name = signal.toUpperCase().replace(/^SIG/, "");
     const realtime = /^RT(MIN|MAX)(?:([+-])(\d{1,2}))?$/.exec(name);

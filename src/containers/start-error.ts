@@ -3,6 +3,7 @@ import { InvalidParameter, SystemError, HullError } from "../errors.js";
 import { AgentFailure } from "../hypervisor/index.js";
 
 const COULD_NOT_RUN = 128;
+const EXEC_REFUSED = 126;
 
 /** The exit code Docker books for a process that could not be started. */
 export function exitCodeOf(error: Error): number {
@@ -13,8 +14,18 @@ export function exitCodeOf(error: Error): number {
     case "executable-not-runnable":
       return 126;
     default:
-      return COULD_NOT_RUN;
+      // The Engine goes by these words, whatever it is that is not there.
+      return error.message.includes("no such file or directory")
+        ? 127
+        : COULD_NOT_RUN;
   }
+}
+
+/** The same of an exec, whose user is looked up before its process is begun. */
+export function execExitCodeOf(error: Error): number {
+  return error instanceof AgentFailure && error.code !== "no-such-user"
+    ? exitCodeOf(error)
+    : EXEC_REFUSED;
 }
 
 /** The error a client is answered with; the docker CLI reads its own exit code out of the wording. */

@@ -2,7 +2,7 @@
  * What a HostConfig may say that has no meaning for a machine of its own: refused by name where a user would
  * rely on it, or taken without effect and said so in the answer's Warnings, as Docker does.
  */
-import { InvalidParameter, NotImplemented } from "../errors.js";
+import { InvalidParameter, NotFound, NotImplemented } from "../errors.js";
 import type { HostConfig } from "./create-request.js";
 
 const NO_HOST = "a machine has no CPUs or disks of the host";
@@ -37,6 +37,7 @@ const WITHOUT_EFFECT = {
 
 /**
  * @throws {NotImplemented} naming the field
+ * @throws {NotFound} a driver of volumes that is not there
  * @throws {InvalidParameter} it is another system's
  */
 export function refuseImpossible(host: Partial<HostConfig>): void {
@@ -54,7 +55,7 @@ export function refuseImpossible(host: Partial<HostConfig>): void {
     );
   }
   if (VolumeDriver && VolumeDriver !== "local") {
-    throw new InvalidParameter(
+    throw new NotFound(
       `error looking up volume plugin ${VolumeDriver}: plugin "${VolumeDriver}" not found`,
     );
   }

@@ -60,9 +60,10 @@ export function updateContainer(
         new Conflict('Container is marked for removal and cannot be "update".'),
       );
     }
+    const next = merged(record.hostConfig, request);
     try {
       const before = record.hostConfig;
-      const next = merged(before, request);
+      checkConflicts(before, request);
       const limits = container.isRunning ? changed(request, next) : {};
       if (Object.keys(limits).length > 0) await checkMachine(container, limits);
       // The record first: a daemon that is killed before the machine has the limits leaves it to the next one.
@@ -95,7 +96,6 @@ export async function setRecordedLimits(container: Container): Promise<void> {
 /** The settings with the request's in their place. */
 function merged(host: HostConfig, request: UpdateRequest): HostConfig {
   refuseImpossible(request);
-  checkConflicts(host, request);
   const next = { ...host };
   for (const name of [
     "Memory",
@@ -110,11 +110,6 @@ function merged(host: HostConfig, request: UpdateRequest): HostConfig {
     if (request[name]) next[name] = request[name];
   }
   if (request.RestartPolicy?.Name) {
-    if (host.AutoRemove && request.RestartPolicy.Name !== "no") {
-      throw new Conflict(
-        "Restart policy cannot be updated because AutoRemove is enabled for the container",
-      );
-    }
     checkRestartPolicy(request.RestartPolicy, false);
     next.RestartPolicy = request.RestartPolicy;
   }
@@ -124,6 +119,12 @@ function merged(host: HostConfig, request: UpdateRequest): HostConfig {
 
 /** The rules of moby container/container_unix.go. */
 function checkConflicts(host: HostConfig, request: UpdateRequest): void {
+  const policy = request.RestartPolicy?.Name;
+  if (host.AutoRemove && policy && policy !== "no") {
+    throw new Conflict(
+      "Restart policy cannot be updated because AutoRemove is enabled for the container",
+    );
+  }
   if (request.NanoCpus && host.CpuPeriod) {
     throw new Conflict(
       "Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set",

@@ -26,7 +26,7 @@ export function applyChanges(
   return instructions.reduce((changed, instruction) => {
     if (!CHANGES.has(instruction.keyword)) {
       throw new InvalidParameter(
-        `${instruction.keyword.toLowerCase()} is not a valid change command`,
+        `${instruction.keyword.toUpperCase()} is not a valid change command`,
       );
     }
     const variables = environmentOf(changed);

@@ -116,7 +116,7 @@ describe("Dockerfiles", () => {
     });
     assert.throws(
       () => applyChanges({}, ["RUN x"]),
-      /run is not a valid change command/,
+      /RUN is not a valid change command/,
     );
     assert.throws(
       () => applyChanges({}, ["EXPOSE many"]),

@@ -1,7 +1,7 @@
 /** Container endpoints. */
 import {
   Conflict,
-  HullError,
+  inWords,
   InvalidParameter,
   NotImplemented,
 } from "../errors.js";
@@ -99,7 +99,10 @@ export function containerRoutes(service: ContainerService) {
     });
 
     router.post("/containers/:id/stop", async (ctx) => {
-      await lifecycle.stop(named(ctx), stopOptions(ctx));
+      const container = named(ctx);
+      await inWords(`cannot stop container: ${ctx.params["id"]}`, () =>
+        lifecycle.stop(container, stopOptions(ctx)),
+      );
       ctx.status = 204;
     });
 
@@ -109,14 +112,9 @@ export function containerRoutes(service: ContainerService) {
     });
 
     router.post("/containers/:id/kill", async (ctx) => {
-      try {
-        await lifecycle.kill(named(ctx), queryString(ctx, "signal") ?? "");
-      } catch (error) {
-        if (error instanceof HullError) {
-          error.message = `cannot kill container: ${ctx.params["id"]}: ${error.message}`;
-        }
-        throw error;
-      }
+      await inWords(`cannot kill container: ${ctx.params["id"]}`, () =>
+        lifecycle.kill(named(ctx), queryString(ctx, "signal") ?? ""),
+      );
       ctx.status = 204;
     });
 

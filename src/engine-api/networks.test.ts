@@ -88,7 +88,7 @@ test("a filter that is unknown or impossible is refused by name", async (t) => {
   const { server } = await start(t);
   for (const [filters, message] of [
     [{ nme: ["x"] }, /invalid filter 'nme'/],
-    [{ type: ["x"] }, /invalid filter 'type=x'/],
+    [{ type: ["x"] }, /invalid filter: 'type'='x'/],
     [{ dangling: ["maybe"] }, /invalid filter 'dangling/],
   ] as const) {
     const answer = await server.request("GET", filtered(filters));

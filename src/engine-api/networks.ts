@@ -121,7 +121,7 @@ export function networkRoutes(
 function matches(network: NetworkInfo, filters: Filters): boolean {
   for (const type of filters.get("type")) {
     if (type !== "custom" && type !== "builtin") {
-      throw new InvalidParameter(`invalid filter 'type=${type}'`);
+      throw new InvalidParameter(`invalid filter: 'type'='${type}'`);
     }
   }
   if (

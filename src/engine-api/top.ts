@@ -40,7 +40,11 @@ function columnsOf(arguments_: string): string[] {
   if (/^$|^-?ef$|^-ef$/.test(arguments_)) return FULL;
   if (/^-?aux$/.test(arguments_)) return AUX;
   const list = /^(?:-?e?o|-eo|-o)\s*(.+)$/.exec(arguments_)?.[1];
-  const titles = (list ?? "").split(",").map((one) => one.trim().toUpperCase());
+  const titles = (list ?? "")
+    .split(",")
+    .map((one) => one.trim().toUpperCase())
+    // As ps heads it.
+    .map((title) => (title === "ARGS" ? "COMMAND" : title));
   if (titles.every((title) => Object.hasOwn(COLUMNS, title))) return titles;
   throw new InvalidParameter(
     `invalid ps_args: ${JSON.stringify(arguments_)}: hull knows -ef, aux and -o with ${Object.keys(COLUMNS).join(", ").toLowerCase()}`,

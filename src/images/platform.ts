@@ -44,7 +44,7 @@ export function parsePlatform(text: string): Platform {
   const parts = text.toLowerCase().split("/");
   if (parts.length > 3 || parts.some((part) => !/^[a-z0-9_.-]+$/.test(part))) {
     throw new InvalidParameter(
-      `${JSON.stringify(text)}: invalid platform specifier`,
+      `${JSON.stringify(text)}: cannot parse platform specifier: invalid argument`,
     );
   }
   const [first = "", second, third = ""] = parts;

@@ -164,7 +164,12 @@ function checkDriver(request: CreateNetworkRequest): void {
   if (driver === "host" || driver === "null") {
     throw new Forbidden(`only one instance of "${driver}" network is allowed`);
   }
-  if (driver === "overlay" || request.Ingress || request.Scope === "swarm") {
+  if (request.Scope === "swarm" && driver !== "overlay") {
+    throw new Forbidden(
+      "cannot create a swarm scoped network when swarm is not active",
+    );
+  }
+  if (driver === "overlay" || request.Ingress) {
     throw new Forbidden(
       'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.',
     );

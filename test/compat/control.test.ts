@@ -226,7 +226,7 @@ describe("pause", () => {
     await refused(
       ["exec", name, "true"],
       new RegExp(
-        `Container ${Id} is paused, unpause the container before exec`,
+        `Container ${name} is paused, unpause the container before exec`,
       ),
     );
     await refused(

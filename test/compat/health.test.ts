@@ -76,7 +76,7 @@ describe("a healthcheck of the command line", () => {
     assert.equal(await list("none"), "");
     const wrong = await docker(["ps", "--filter", "health=fine"]);
     assert.equal(wrong.code, 1);
-    assert.match(wrong.stderr, /Unrecognised filter value for health: fine/);
+    assert.match(wrong.stderr, /unrecognized filter value for health: fine/);
   });
 
   test("probes and changes are told as events", async () => {

@@ -268,7 +268,7 @@ test("an unknown log driver or option is refused", async () => {
   assert.equal(driver.code, 1);
   assert.match(
     driver.stderr,
-    /logger: no log driver named 'nonsense' is registered|nonsense/,
+    /error looking up logging plugin nonsense: plugin "nonsense" not found/,
   );
   const option = await docker([
     "create",

@@ -38,7 +38,7 @@ export function logOptions(host: HostConfig): {
     type === "local" ? { ...LOCAL, ...given } : given;
   if (!DRIVERS.includes(type)) {
     throw new InvalidParameter(
-      `logger: no log driver named '${type}' is registered`,
+      `error looking up logging plugin ${type}: plugin ${JSON.stringify(type)} not found`,
     );
   }
   for (const name of Object.keys(config)) {
@@ -53,11 +53,6 @@ export function logOptions(host: HostConfig): {
     throw new InvalidParameter("max-file cannot be less than 1");
   }
   const maxSize = sizeOf(config["max-size"]);
-  if (maxFiles > 1 && maxSize === Infinity) {
-    throw new InvalidParameter(
-      "max-file has no effect without max-size: give both",
-    );
-  }
   const rotates = maxFiles > 1 && maxSize !== Infinity;
   if (config["compress"] === undefined) {
     return { maxSize, maxFiles, compress: type === "local" && rotates };
@@ -82,7 +77,7 @@ function sizeOf(text: string | undefined): number {
   const unit = UNITS[match?.[2]?.toLowerCase() ?? "?"];
   const size = Number(match?.[1]) * (unit ?? Number.NaN);
   if (!(size > 0)) {
-    throw new InvalidParameter(`invalid max-size: '${text}'`);
+    throw new InvalidParameter(`invalid size: '${text}'`);
   }
   return size;
 }

@@ -1,6 +1,6 @@
 /** From what a user and the image ask for to a new container's mounts; volumes are made on the way. */
 import { constants, lstatSync, statSync } from "node:fs";
-import { Conflict, InvalidParameter } from "../../errors.js";
+import { Conflict, InvalidParameter, NotFound } from "../../errors.js";
 import type { Volumes } from "../../volumes/index.js";
 import { MAX_EXPORTS } from "../../volumes/share-server.js";
 import type { CreateRequest } from "../create-request.js";
@@ -47,6 +47,7 @@ export async function resolveMounts(
     ...(host.Mounts ?? []).flatMap((mount) => parseMount(mount) ?? []),
   ];
   checkTwice(wanted, request);
+  checkTmpfs(request);
   for (const one of wanted) if (one.type === "bind") checkSource(one);
 
   const made = new Map(others.map((mount) => [mount.destination, mount]));
@@ -171,7 +172,17 @@ function mountsFrom(
     throw new InvalidParameter(`invalid mode: ${mode}`);
   }
   const readonly = options.includes("ro");
-  return mountsOf(reference).map((mount) => ({
+  const sources = (name: string) => {
+    try {
+      return mountsOf(name);
+    } catch (error) {
+      // The Engine does not say 404 here: to a client that means that the image is not there.
+      throw error instanceof NotFound
+        ? new InvalidParameter(error.message)
+        : error;
+    }
+  };
+  return sources(reference).map((mount) => ({
     ...mount,
     mode: "",
     writable: mount.writable && !readonly,
@@ -200,6 +211,29 @@ function tmpfsTargets({ HostConfig: host = {} }: CreateRequest): string[] {
       .filter((mount) => mount.Type === "tmpfs")
       .map((mount) => mount.Target ?? ""),
   ].map(cleanPath);
+}
+
+/** What tmpfs is told besides flags of mounts (moby pkg/mount). */
+const TMPFS_DATA = ["size", "mode", "uid", "gid", "nr_inodes", "mpol"];
+const MOUNT_FLAGS =
+  "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime bind rbind unbindable runbindable private rprivate shared rshared slave rslave relatime norelatime strictatime nostrictatime".split(
+    " ",
+  );
+
+/** @throws {InvalidParameter} an option of --tmpfs that there is not, in Docker's words */
+function checkTmpfs({ HostConfig: host = {} }: CreateRequest): void {
+  const options = Object.values(host.Tmpfs ?? {})
+    .flatMap((text) => text.split(","))
+    .filter((option) => option !== "");
+  for (const option of options) {
+    const [name = "", ...value] = option.split("=");
+    const known = value.length > 0 ? TMPFS_DATA : MOUNT_FLAGS;
+    if (!known.includes(name)) {
+      throw new InvalidParameter(
+        `invalid tmpfs option ${JSON.stringify(option)}`,
+      );
+    }
+  }
 }
 
 function checkVolumePath(text: string): string {

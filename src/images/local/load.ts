@@ -84,11 +84,19 @@ export async function loadImages(
     options.signal.throwIfAborted();
     throw error instanceof HullError
       ? error
-      : new InvalidParameter((error as Error).message);
+      : new InvalidParameter(tarProblem(error as Error));
   } finally {
     await rm(folder, { recursive: true, force: true });
     await store.collect();
   }
+}
+
+/** What is wrong with an archive that cannot be read, in the Engine's words. */
+function tarProblem({ message }: Error): string {
+  if (message.startsWith("Invalid tar header")) {
+    return "archive/tar: invalid tar header";
+  }
+  return message === "Unexpected end of data" ? "unexpected EOF" : message;
 }
 
 /** The files of an archive by name. Names in it are keys, never paths of this host. */
