@@ -185,7 +185,7 @@ export interface Setup {
   entropy: string;
   hostname: string;
   domainname: string;
-  /** 32 hex digits, or "" to keep the image's /etc/machine-id as it is. */
+  /** 32 hex digits, for an image whose /etc/machine-id is empty; "" keeps it as it is. */
   machineId: string;
   network: NetworkSetup;
   rootfs: RootfsSetup;

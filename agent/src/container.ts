@@ -11,6 +11,7 @@ import { filterDevices } from "./device-filter.js";
 import { makeDevices, mountDevices, SHM_SIZE } from "./devices.js";
 import { Failure, step } from "./failure.js";
 import type { EventLoop } from "./loop.js";
+import { machineIdFiles } from "./machine-id.js";
 import { GuestNetwork } from "./network.js";
 import {
   areDisksFree,
@@ -158,12 +159,8 @@ export async function removeContainer(
   }
 }
 
-function filesOf(setup: Setup): Setup["files"] {
-  if (setup.machineId === "") return setup.files;
-  return [
-    ...setup.files,
-    { path: "/etc/machine-id", content: `${setup.machineId}\n`, mode: 0o444 },
-  ];
+function filesOf({ files, machineId }: Setup): Setup["files"] {
+  return [...files, ...machineIdFiles(machineId)];
 }
 
 /** @param time in ms since the epoch */

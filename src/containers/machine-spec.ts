@@ -111,8 +111,8 @@ export function setupOf(
     entropy: randomBytes(64).toString("base64"),
     hostname: config.Hostname,
     domainname: config.Domainname,
-    // As with Docker: the image's own stays.
-    machineId: "",
+    // A step of a build shall find, and leave, the image's own.
+    machineId: record.temporary ? "" : record.id.slice(0, 32),
     network: {
       interfaces: interfacesOf(record),
     },

@@ -197,7 +197,39 @@ describe("clones of a template", { timeout: 600_000 }, () => {
     },
   );
 
-  test("/etc/machine-id is the image's own, as with Docker", async () => {
+  test("each has a machine ID of its own, where its image leaves that to the machine", async () => {
+    const empty = uniqueName("machine-id");
+    const maker = uniqueName("machine-id");
+    const names = [uniqueName("machine-id"), uniqueName("machine-id")];
+    try {
+      await dockerOk([
+        ...["run", "--name", maker, busybox(), "sh", "-c"],
+        "true > /etc/machine-id",
+      ]);
+      await dockerOk(["commit", maker, empty]);
+      const ids = [];
+      for (const name of names) {
+        const run = await dockerOk([
+          ...["run", "--name", name, empty, "cat", "/etc/machine-id"],
+        ]);
+        assert.match(run, /^[0-9a-f]{32}$/);
+        const again = await dockerOk(["start", "-a", name]);
+        assert.equal(again, run, "it stays the same");
+        ids.push(run);
+      }
+      assert.notEqual(ids[0], ids[1]);
+      const step = await docker(["build", "--no-cache", "-"], {
+        stdin: `FROM ${empty}\nRUN test ! -s /etc/machine-id && rm /etc/machine-id\n`,
+        env: { DOCKER_BUILDKIT: "0" },
+      });
+      assert.equal(step.code, 0, step.stderr);
+    } finally {
+      await removeContainers(maker, ...names);
+      await docker(["rmi", "-f", empty]);
+    }
+  });
+
+  test("an image without /etc/machine-id gets none", async () => {
     const { code, stderr } = await docker([
       ...["run", "--rm", busybox(), "cat", "/etc/machine-id"],
     ]);

@@ -289,6 +289,7 @@ function image(): string {
     "etc/group",
     "root:x:0:\napp:x:1000:\nextra:x:2000:other,app\nwheel:x:10:\n",
   );
+  write("etc/machine-id", "");
   write("private/readme", "not a program");
   write("private/garbage", "\0\0\0\0", 0o755);
   write("private/orphan", "#!/no/such/interpreter\n", 0o755);
