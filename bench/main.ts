@@ -11,7 +11,10 @@ import { startHulld } from "./engines/hulld.js";
 import { findPodman } from "./engines/podman.js";
 import { serveImages } from "./images.js";
 import { agentMeasure } from "./measures/agent.js";
+import { archivesMeasure } from "./measures/archives.js";
+import { buildMeasure } from "./measures/build.js";
 import { composeMeasure } from "./measures/compose.js";
+import { copiesMeasure } from "./measures/copies.js";
 import { densityMeasure } from "./measures/density.js";
 import { execMeasure } from "./measures/exec.js";
 import {
@@ -19,6 +22,7 @@ import {
   type Baseline,
   instructionsMeasure,
 } from "./measures/instructions.js";
+import { listMeasure } from "./measures/list.js";
 import { networkMeasure } from "./measures/network.js";
 import { parallelMeasure } from "./measures/parallel.js";
 import { pullMeasure } from "./measures/pull.js";
@@ -45,6 +49,10 @@ const MEASURES: readonly Measure[] = [
   volumesMeasure,
   networkMeasure,
   composeMeasure,
+  copiesMeasure,
+  buildMeasure,
+  archivesMeasure,
+  listMeasure,
 ];
 const PEERS = { dockerd: startDockerd, podman: findPodman };
 type PeerName = keyof typeof PEERS;
