@@ -5,7 +5,7 @@ import { timeCli } from "../engines/engine.js";
 import { run } from "../processes.js";
 
 /** These take seconds each: fewer samples say enough. */
-const REPEATS = 5;
+const REPEATS = 3;
 const MB = 1e6;
 
 export const archivesMeasure: Measure = {
@@ -17,13 +17,17 @@ export const archivesMeasure: Measure = {
     const size = `${(largeImage.compressedBytes / MB).toFixed(0)} MB compressed`;
     const folder = await bench.scratch.folder("archives");
     const fileOf = (name: string) => join(folder, name.replace(/\W+/g, "-"));
-    for (const { pull, environment: env } of engines) {
-      await run(pull(large), { env });
+    for (const engine of engines) {
+      await run(engine.pull(large), { env: engine.environment });
     }
     const rows = [
       ...(await sideBySide(
         bench,
-        { name: `\`docker save\`, ${size}`, unit: "s", repeats: REPEATS },
+        {
+          name: `\`docker save\`, ${size}`,
+          unit: "s",
+          repeats: Math.min(REPEATS, bench.repeats),
+        },
         peers,
         async (engine) => {
           const file = fileOf(engine.name);
@@ -32,7 +36,11 @@ export const archivesMeasure: Measure = {
       )),
       ...(await sideBySide(
         bench,
-        { name: `\`docker load\`, ${size}`, unit: "s", repeats: REPEATS },
+        {
+          name: `\`docker load\`, ${size}`,
+          unit: "s",
+          repeats: Math.min(REPEATS, bench.repeats),
+        },
         peers,
         async (engine) => {
           const { environment: env } = engine;

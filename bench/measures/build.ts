@@ -6,7 +6,7 @@ import { type Engine, timeCli } from "../engines/engine.js";
 import { run } from "../processes.js";
 
 /** These take seconds each: fewer samples say enough. */
-const REPEATS = 5;
+const REPEATS = 3;
 const TAG = "bench-built:1";
 
 export const buildMeasure: Measure = {
@@ -42,7 +42,7 @@ export const buildMeasure: Measure = {
         {
           name: "`docker build` of ten steps, without the cache",
           unit: "s",
-          repeats: REPEATS,
+          repeats: Math.min(REPEATS, bench.repeats),
         },
         peers,
         (engine) => build(engine, "--no-cache"),
@@ -52,7 +52,7 @@ export const buildMeasure: Measure = {
         {
           name: "`docker build` of ten steps, all of them in the cache",
           unit: "s",
-          repeats: REPEATS,
+          repeats: Math.min(REPEATS, bench.repeats),
         },
         peers,
         (engine) => build(engine),
