@@ -8,11 +8,15 @@ export interface FirstByte {
   trace: StartReport | undefined;
 }
 
-/** Makes a container, starts it, and removes it when it has ended. */
+/**
+ * Makes a container, starts it, and removes it when it has ended.
+ * @param before what is to happen right before the start
+ */
 export async function firstByte(
   api: EngineApi,
   image: string,
   traced: boolean,
+  before?: () => Promise<unknown>,
 ): Promise<FirstByte> {
   const id = await api.create(image, ["echo", "ready"]);
   const { socket, head } = await api.attach(id, false);
@@ -23,6 +27,7 @@ export async function firstByte(
     socket.once("data", () => resolve(performance.now()));
     socket.once("close", () => reject(new Error("no output came")));
   });
+  await before?.();
   const begin = performance.now();
   const [at] = await Promise.all([seen, api.start(id)]);
   await api.wait(id);

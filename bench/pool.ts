@@ -1,6 +1,8 @@
-/** hull's warm pool: full again before a start is measured, as it is for a user who types. */
+/** hull's warm pool: full again before a start is measured, as it is for a user who types; or just emptied. */
 import type { Bench } from "./bench.js";
 import type { Engine } from "./engines/engine.js";
+import type { EngineApi } from "./engine-api.js";
+import { firstByte, type FirstByte } from "./first-byte.js";
 import { sleep } from "./processes.js";
 
 /** The default of `--warm`. */
@@ -12,11 +14,27 @@ const QUIET_MS = 300;
 
 /** Does nothing for other engines than the bench's own hulld. */
 export async function poolIsFull(bench: Bench, engine: Engine): Promise<void> {
-  if (engine !== bench.hull) return;
+  if (engine === bench.hull) await filled(bench.hull.api, MACHINES);
+}
+
+/** The first byte of a start that finds the pool empty: a daemon with `--warm 1` uses its machine just before. */
+export async function firstByteAfterAnother(
+  api: EngineApi,
+  image: string,
+): Promise<FirstByte> {
+  await filled(api, 1);
+  const other = await api.create(image, ["true"]);
+  const sample = await firstByte(api, image, true, () => api.start(other));
+  await api.wait(other);
+  await api.remove(other);
+  return sample;
+}
+
+async function filled(api: EngineApi, machines: number): Promise<void> {
   const deadline = Date.now() + LIMIT_MS;
   await sleep(QUIET_MS);
   while (Date.now() < deadline) {
-    if ((await bench.hull.api.warmMachines()) >= MACHINES) return;
+    if ((await api.warmMachines()) >= machines) return;
     await sleep(50);
   }
 }

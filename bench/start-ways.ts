@@ -5,10 +5,15 @@ import type { Bench } from "./bench.js";
 import { run } from "./processes.js";
 
 export interface StartWay {
-  kind: "restored" | "cold";
+  kind: "forked" | "restored" | "cold";
   flags: string[];
 }
 
+/** One machine stands ready: what is started right after it was taken finds none. */
+export const FORKED: StartWay = {
+  kind: "forked",
+  flags: ["--warm", "1"],
+};
 export const RESTORED: StartWay = {
   kind: "restored",
   flags: ["--warm", "0"],

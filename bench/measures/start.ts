@@ -3,9 +3,9 @@ import type { StartReport } from "../../src/containers/start-trace.js";
 import { interleaved, type Bench, type Measure } from "../bench.js";
 import type { Engine } from "../engines/engine.js";
 import { firstByte } from "../first-byte.js";
-import { poolIsFull } from "../pool.js";
+import { firstByteAfterAnother, poolIsFull } from "../pool.js";
 import { row, type Goal, type Row } from "../rows.js";
-import { COLD, RESTORED, startHulldFor } from "../start-ways.js";
+import { COLD, FORKED, RESTORED, startHulldFor } from "../start-ways.js";
 import { summarize, type Summary } from "../statistics.js";
 
 const GROUP = "API start → first byte of output";
@@ -35,8 +35,10 @@ export const startMeasure: Measure = {
       traces: [],
     });
     const ways = [way(bench.hull, "default", atMost(30))];
+    const forked = await startHulldFor(bench, "forked", FORKED.flags);
     const restored = await startHulldFor(bench, "restored", RESTORED.flags);
     const cold = await startHulldFor(bench, "cold", COLD.flags);
+    if (forked) ways.push(way(forked, "pool just used"));
     if (restored) {
       ways.push(way(restored, "restored", atMost(emulated ? 120 : 60)));
     }
@@ -50,11 +52,15 @@ export const startMeasure: Measure = {
     await interleaved([...all.keys()], bench.repeats, async (engine) => {
       const own = ways.some((one) => one.engine === engine);
       await poolIsFull(bench, engine);
-      const sample = await firstByte(engine.api, bench.images.small, own);
+      const sample =
+        engine === forked
+          ? await firstByteAfterAnother(forked.api, bench.images.small)
+          : await firstByte(engine.api, bench.images.small, own);
       const found = all.get(engine);
       found?.ms.push(sample.ms);
       if (sample.trace) found?.traces.push(sample.trace);
     });
+    await forked?.stop();
     await restored?.stop();
     await cold?.stop();
     // The first round was the warm-up.

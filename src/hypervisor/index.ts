@@ -166,8 +166,8 @@ export interface SavedMachine {
   record: MachineRecord;
 }
 
-/** From slow to fast: booted, restored from a template, or taken from a pool of restored ones. */
-export type StartKind = "cold" | "restored" | "warm";
+/** From slow to fast: booted, restored from a template, forked from a machine, or taken from a pool of such. */
+export type StartKind = "cold" | "restored" | "forked" | "warm";
 
 export interface Machine {
   readonly record: MachineRecord;

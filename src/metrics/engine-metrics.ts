@@ -9,7 +9,7 @@ const START_BUCKETS = [
 ];
 /** Seconds: most answers come at once; a pull, an attach or a wait lasts. */
 const REQUEST_BUCKETS = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60];
-const KINDS = ["cold", "restored", "warm"] as const;
+const KINDS = ["cold", "restored", "forked", "warm"] as const;
 const STATES = [
   "created",
   "running",

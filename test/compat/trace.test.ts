@@ -50,7 +50,10 @@ describe("the trace of a start", () => {
 
   test("has every part from the request to the first byte of output", async () => {
     const { kind, spans, ms, firstByteMs, error } = await report(name);
-    assert.ok(["cold", "restored", "warm"].includes(kind ?? ""), kind);
+    assert.ok(
+      ["cold", "restored", "forked", "warm"].includes(kind ?? ""),
+      kind,
+    );
     assert.equal(error, undefined);
     for (const part of [
       "api",

@@ -165,7 +165,7 @@ export class Zygotes {
       return machine;
     };
     const machine = await retried(() => start(this.#options.bringUp, launchIn));
-    machine.startKind = "restored";
+    machine.startKind = "forked";
     return machine;
   }
 }
