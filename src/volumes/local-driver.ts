@@ -1,5 +1,6 @@
 /** Options of the "local" driver (moby volume/local): where a volume's content really is. */
-import { InvalidParameter, NotImplemented } from "../errors.js";
+import { stat } from "node:fs/promises";
+import { InvalidParameter, NotImplemented, SystemError } from "../errors.js";
 
 const KNOWN = ["type", "o", "device", "size"];
 
@@ -48,10 +49,17 @@ export function checkOptions(
   );
 }
 
-/** The folder of the host that a volume is a bind of; undefined for one with a folder of its own. */
+/** A folder of the host that a volume is a bind of. */
+interface BoundFolder {
+  path: string;
+  readonly: boolean;
+  recursive: boolean;
+}
+
+/** The folder that a volume is a bind of; undefined for one with a folder of its own. */
 export function boundFolder(
   options: Record<string, string> | null,
-): { path: string; readonly: boolean; recursive: boolean } | undefined {
+): BoundFolder | undefined {
   if (options === null || !isBind(options)) return undefined;
   const given = mountOptions(options);
   return {
@@ -60,6 +68,38 @@ export function boundFolder(
     recursive: given.includes("rbind"),
   };
 }
+
+/** Flags of mount(2), which are in Docker's message. */
+const MS_RDONLY = 0x1;
+const MS_BIND = 0x1000;
+const MS_REC = 0x4000;
+
+/**
+ * @param mountpoint where Docker would mount it, for the message
+ * @throws {SystemError} it is not there, or is no folder: in Docker's words
+ */
+export async function checkFolder(
+  { path, readonly, recursive }: BoundFolder,
+  mountpoint: string,
+): Promise<void> {
+  const why = await stat(path).then(
+    (found) => (found.isDirectory() ? undefined : "not a directory"),
+    ({ code, message }: NodeJS.ErrnoException) => WORDS[code ?? ""] ?? message,
+  );
+  if (why === undefined) return;
+  const flags = MS_BIND | (readonly ? MS_RDONLY : 0) | (recursive ? MS_REC : 0);
+  throw new SystemError(
+    `error while mounting volume '${mountpoint}': failed to mount local volume: mount ${path}:${mountpoint}, flags: 0x${flags.toString(16)}: ${why}`,
+  );
+}
+
+/** The kernel's words, as Go writes them. */
+const WORDS: Partial<Record<string, string>> = {
+  ENOENT: "no such file or directory",
+  ENOTDIR: "not a directory",
+  ELOOP: "too many levels of symbolic links",
+  EACCES: "permission denied",
+};
 
 function isBind(options: Record<string, string>): boolean {
   const given = mountOptions(options);

@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import { Conflict, NotFound } from "../errors.js";
 import type { EventBus } from "../events.js";
 import type { Export, Volume, VolumeRequest, VolumeUsage } from "./index.js";
-import { boundFolder, checkOptions } from "./local-driver.js";
+import { boundFolder, checkFolder, checkOptions } from "./local-driver.js";
 import { ANONYMOUS_LABEL, anonymousName, checkVolumeName } from "./names.js";
 import { startShareServer } from "./share-server.js";
 import { type VolumeRecord, VolumeStore } from "./store.js";
@@ -193,10 +193,16 @@ export class Volumes {
   /**
    * Where a volume's content is, to be served to a guest.
    * @throws {NotFound} no such volume
+   * @throws {SystemError} the folder that it is a bind of is not there, or is none
    */
-  exportOf(name: string, below: string, readonly: boolean): Export {
+  async exportOf(
+    name: string,
+    below: string,
+    readonly: boolean,
+  ): Promise<Export> {
     const { options, mountpoint } = this.get(name);
     const bound = boundFolder(options);
+    if (bound) await checkFolder(bound, mountpoint);
     return {
       path: bound?.path ?? mountpoint,
       below,

@@ -215,6 +215,84 @@ describe("bind mounts", () => {
   });
 });
 
+describe("a volume that is a bind of a folder", () => {
+  const folder = mkdtempSync(path.join(environment().directory, "bound-"));
+  const make = async (device: string, o = "bind") => {
+    const name = uniqueName("bound");
+    await dockerOk([
+      ...["volume", "create", "--opt", "type=none", "--opt", `o=${o}`],
+      ...["--opt", `device=${device}`, name],
+    ]);
+    return name;
+  };
+  const use = (volume: string, script: string) =>
+    docker(["run", "--rm", "-v", `${volume}:/data`, ...shell(script)]);
+
+  test("has the folder's files, which stay when it goes", async () => {
+    writeFileSync(path.join(folder, "there"), "before\n");
+    const volume = await make(folder);
+    const { json } = await api("GET", `/volumes/${volume}`);
+    const { Options, Mountpoint } = json as Record<string, unknown>;
+    assert.deepEqual(Options, { type: "none", o: "bind", device: folder });
+    assert.notEqual(Mountpoint, folder);
+    const seen = await use(volume, "cat /data/there; echo new > /data/made");
+    assert.deepEqual([seen.code, seen.stdout], [0, "before\n"]);
+    assert.equal(readFileSync(path.join(folder, "made"), "utf8"), "new\n");
+    await dockerOk(["volume", "rm", volume]);
+    assert.ok(existsSync(path.join(folder, "there")));
+    assert.ok(existsSync(path.join(folder, "made")));
+  });
+
+  test("is not written to with ro", async () => {
+    const volume = await make(folder, "bind,ro");
+    const refused = await use(volume, "touch /data/no");
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /Read-only file system/);
+    assert.equal(existsSync(path.join(folder, "no")), false);
+    await dockerOk(["volume", "rm", volume]);
+  });
+
+  test("cannot be used without its folder, and Docker's words say so", async () => {
+    const missing = path.join(folder, "missing");
+    const file = path.join(folder, "file");
+    writeFileSync(file, "");
+    for (const [device, o, flags, why, code] of [
+      // The command takes these words for those of a program that is not there.
+      [missing, "bind", "0x1000", "no such file or directory", 127],
+      [file, "rbind,ro", "0x5001", "not a directory", 125],
+    ] as const) {
+      const volume = await make(device, o);
+      const { json } = await api("GET", `/volumes/${volume}`);
+      const { Mountpoint } = json as { Mountpoint: string };
+      const words = `error while mounting volume '${Mountpoint}': failed to mount local volume: mount ${device}:${Mountpoint}, flags: ${flags}: ${why}`;
+      const run = await use(volume, "true");
+      assert.equal(run.code, code);
+      assert.ok(run.stderr.includes(words), run.stderr);
+      const name = uniqueName("bound");
+      await dockerOk([
+        ...["create", "--name", name, "-v", `${volume}:/data`],
+        ...shell("true"),
+      ]);
+      const start = await api("POST", `/containers/${name}/start`);
+      assert.deepEqual([start.status, messageOf(start)], [500, words]);
+      const { State } = await inspect<{
+        State: { Status: string; ExitCode: number; Error: string };
+      }>(name);
+      assert.deepEqual(
+        [State.Status, State.ExitCode, State.Error],
+        ["created", 128, words],
+      );
+      // It starts once the folder is there.
+      if (device === missing) {
+        mkdirSync(missing);
+        await dockerOk(["start", "-a", name]);
+      }
+      await removeContainers(name);
+      await dockerOk(["volume", "rm", volume]);
+    }
+  });
+});
+
 describe("what the image has at a volume's place", () => {
   const name = uniqueName("filled");
   const volume = uniqueName("filled");
