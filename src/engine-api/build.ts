@@ -25,10 +25,11 @@ import {
 import { untilFilter } from "./until-filter.js";
 import { JsonStream } from "./response-stream.js";
 
-const Pairs = z.record(z.string(), z.string().nullable());
-const Ulimits = z.array(
-  z.object({ Name: z.string(), Soft: z.int(), Hard: z.int() }),
-);
+// Go's clients send "null" where they have nothing.
+const Pairs = z.record(z.string(), z.string().nullable()).nullable();
+const Ulimits = z
+  .array(z.object({ Name: z.string(), Soft: z.int(), Hard: z.int() }))
+  .nullable();
 
 export function buildRoutes(builder: Builder, cache: BuildCache) {
   return (router: ApiRouter): void => {
@@ -143,7 +144,7 @@ function hostConfig(ctx: ApiContext): HostConfig {
     NetworkMode: queryString(ctx, "networkmode") || "default",
     ...(hosts ? { ExtraHosts: jsonOrList(hosts) } : {}),
     ...(queryString(ctx, "ulimits")
-      ? { Ulimits: json(ctx, "ulimits", Ulimits) }
+      ? { Ulimits: json(ctx, "ulimits", Ulimits) ?? [] }
       : {}),
     ...Object.fromEntries(
       Object.entries(texts).filter(([, value]) => Boolean(value)),

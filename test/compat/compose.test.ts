@@ -302,6 +302,75 @@ describe("Compose v2", { skip }, () => {
   });
 });
 
+describe("Compose v2 with the classic builder", { skip }, () => {
+  const project = new ComposeProject("cb", {
+    "compose.yaml": `
+services:
+  app:
+    build:
+      context: .
+      args: { WORD: first }
+      labels: { org.example.part: app }
+    ports: ["127.0.0.1:0:80"]
+`,
+    Dockerfile: `
+FROM ${busybox()}
+ARG WORD
+COPY page.html /www/index.html
+RUN echo $WORD >/www/word
+CMD ${server("true").split("$$").join("$")}
+`,
+    "page.html": "the page\n",
+  });
+  const env = { DOCKER_BUILDKIT: "0" };
+  const image = `${project.name}-app`;
+  after(async () => {
+    await project.run(["down", "-t", "0"]);
+    await docker(["rmi", "-f", image]);
+  });
+
+  /** What the service serves. */
+  const page = async (name: string): Promise<string> => {
+    const address = await project.ok(["port", "app", "80"]);
+    return eventually(async () =>
+      (await fetch(`http://${address}/${name}`)).text(),
+    );
+  };
+
+  test("build makes the service's image, with its arguments and labels", async () => {
+    await project.ok(["build"], { env });
+    const { Config } = await inspect<{
+      Config: { Labels: Record<string, string> };
+    }>(image);
+    assert.equal(Config.Labels["org.example.part"], "app");
+    const word = ["run", "--rm", image, "cat", "/www/word"];
+    assert.equal(await dockerOk(word), "first");
+    await project.ok(["build", "--build-arg", "WORD=second"], { env });
+    assert.equal(await dockerOk(word), "second");
+  });
+
+  test("up --build runs it, and makes it anew when its files have changed", async () => {
+    await project.ok(["up", "-d", "--build"], { env });
+    assert.equal(await page(""), "the page\n");
+    assert.equal(await page("word"), "first\n");
+    const { Id } = await inspect(project.container("app"));
+    writeFileSync(path.join(project.directory, "page.html"), "another\n");
+    await project.ok(["up", "-d", "--build", "-t", "0"], { env });
+    assert.equal(await page(""), "another\n");
+    assert.notEqual((await inspect(project.container("app"))).Id, Id);
+  });
+
+  test("a step that fails ends build with its words", async () => {
+    const dockerfile = path.join(project.directory, "Dockerfile");
+    const good = readFileSync(dockerfile, "utf8");
+    writeFileSync(dockerfile, `${good}RUN exit 7\n`);
+    const { code, stdout, stderr } = await project.run(["build"], { env });
+    writeFileSync(dockerfile, good);
+    assert.notEqual(code, 0);
+    assert.match(stdout + stderr, /returned a non-zero code: 7/);
+  });
+});
+
 describe("Compose v1", { skip: skip || noComposeV1() }, () => {
   const project = new ComposeProject(
     "v1",
