@@ -1,21 +1,20 @@
 /** What the container takes of the machine: from its cgroup, /proc and its disk. */
 import type { Usage } from "../../protocol/index.js";
+import { CLOCK_MONOTONIC } from "./constants.js";
 import { readControl } from "./cgroup.js";
 import { readText } from "./files.js";
 import { writtenBytes } from "./rootfs.js";
 
-/** Clock ticks a second in /proc (USER_HZ). */
-const TICKS = 100;
-
 export function readUsage(): Usage {
   const cpu = parseFlat(readControl("cpu.stat"));
   const memory = readControl("memory.current");
-  const { cpus, ticks } = parseCpus(readText("/proc/stat"));
+  const cpus = countCpus(readText("/proc/stat"));
   return {
     machine: {
       cpus,
       memoryBytes: parseMemory(readText("/proc/meminfo")),
-      cpuUs: (ticks * 1e6) / TICKS,
+      // Not the kernel's ticks, which get lost where the host lets the machine wait: by the clock of cgroups.
+      cpuUs: Math.round(cpus * sys.clock(CLOCK_MONOTONIC) * 1000),
     },
     cpu: {
       userUs: cpu["user_usec"] ?? 0,
@@ -57,16 +56,12 @@ export function parseLimit(text: string): number {
   return value === "" || value === "max" ? -1 : Number(value);
 }
 
-/** /proc/stat: how many CPUs there are, and all their time in ticks, without what guests of theirs took twice. */
-export function parseCpus(text: string): { cpus: number; ticks: number } {
-  const lines = text.split("\n");
-  const [, ...fields] = (lines[0] ?? "").split(" ").filter(Boolean);
-  const ticks = fields.slice(0, 8).reduce((sum, one) => sum + Number(one), 0);
-  const cpus = lines.filter((line) => {
+/** /proc/stat: a line for each CPU, after one of all. */
+export function countCpus(text: string): number {
+  return text.split("\n").filter((line) => {
     const digit = line[3];
     return line.startsWith("cpu") && digit !== undefined && digit !== " ";
   }).length;
-  return { cpus, ticks };
 }
 
 function parseMemory(text: string): number {
