@@ -75,11 +75,12 @@ export interface Operations {
   reset: { args: Record<string, never>; result: Record<string, never> };
   /**
    * Does ahead what `setup` would do for an ordinary container of the image in that slot, on a blank writable disk:
-   * its root is mounted, with what is always in it. `setup` finds it there. Refused (`invalid`) once a machine was
+   * its root is mounted, with what is always in it, and a process that is to be its first one is in its namespaces and
+   * waits. `setup` and `spawn` find them there. Refused (`invalid`) once a machine was
    * set up, and so is then a `setup` of a container that is not ordinary (privileged, with mounts of its own or
    * another /dev/shm) or has another root. After any error the machine is of no use.
    *
-   * What a container can tell: the root folder and the engine's files' places are older than it.
+   * What a container can tell: its root folder and its first process are older than it.
    */
   furnish: { args: Furnish; result: Record<string, never> };
   /**
@@ -210,6 +211,9 @@ export interface Furnish {
   rootfs: RootfsSetup;
   /** Paths of the engine's files. */
   paths: string[];
+  /** As in {@link Setup}. A container with others is not worse served. */
+  maskedPaths: string[];
+  readonlyPaths: string[];
 }
 
 export interface NetworkSetup {

@@ -540,6 +540,15 @@ FUNCTION(sys_wait) {
   return object;
 }
 
+/* Waits until that child has ended, and forgets it. */
+FUNCTION(sys_reap) {
+  INT(0, pid);
+  pid_t ended;
+  do ended = waitpid(pid, NULL, __WALL);
+  while (ended < 0 && errno == EINTR);
+  return answer(ctx, ended);
+}
+
 FUNCTION(sys_kill) {
   INT(0, pid);
   INT(1, signal);
@@ -888,7 +897,8 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(chroot, 1),          ENTRY(chdir, 1),
     ENTRY(clone, 2),           ENTRY(pidfd, 1),
     ENTRY(setns, 2),           ENTRY(unshare, 1),
-    ENTRY(wait, 0),            ENTRY(kill, 2),
+    ENTRY(wait, 0),            ENTRY(reap, 1),
+    ENTRY(kill, 2),
     ENTRY(execve, 3),          ENTRY(exit, 1),
     ENTRY(setsid, 0),          ENTRY(setgroups, 1),
     ENTRY(setgid, 1),          ENTRY(setuid, 1),

@@ -43,6 +43,7 @@ import {
   type Prepared,
 } from "./container.js";
 import { Failure, describe, toAgentError } from "./failure.js";
+import { FirstProcess } from "./first-process.js";
 import { FileProcess, checkFileWork } from "./file-work.js";
 import { readText } from "./files.js";
 import { EventLoop } from "./loop.js";
@@ -73,6 +74,8 @@ export class Agent implements Receiver {
   private container: Container | undefined;
   private setupBegun = false;
   private init: { pid: number; pidfd: number } | undefined;
+  /** Made ahead, and waiting for the container to be known. */
+  private first: FirstProcess | undefined;
   private memoryEvents = -1;
   private oomKills = 0;
   /** Counts connections: answers to requests of an earlier one are not sent. */
@@ -244,6 +247,8 @@ export class Agent implements Receiver {
     this.prepared = undefined;
     const { container, result } = setUpContainer(args, prepared);
     this.container = container;
+    // Its mount namespace is a copy.
+    if (!container.asFurnished) this.endFirst();
     this.watchMemory();
     return result;
   }
@@ -272,6 +277,7 @@ export class Agent implements Receiver {
     this.prepare();
     if (!this.prepared) throw refused("system", "the machine is not prepared");
     this.prepared = furnishContainer(args, this.prepared);
+    this.first = FirstProcess.make(args, this.prepared.cgroup);
     sys.sync();
     return {};
   }
@@ -285,8 +291,10 @@ export class Agent implements Receiver {
     const first = id === INIT_PROCESS;
     if (!first && (!init || !this.processes.get(INIT_PROCESS)?.running))
       throw refused("invalid", "the container is not running");
+    const made = first ? this.takeFirst(args) : undefined;
     const process = new ProgramProcess(args, {
       ...context,
+      ...(made && { made }),
       ...(first || !init ? {} : { init }),
     });
     this.processes.set(id, process);
@@ -305,6 +313,22 @@ export class Agent implements Receiver {
       throw error;
     }
     return { pid: process.pid };
+  }
+
+  /** The container's first process where it was made ahead and serves; one that does not is ended. */
+  private takeFirst(spawn: Operations["spawn"]["args"]) {
+    const { first } = this;
+    if (first?.fits(this.requireContainer().setup, spawn)) {
+      this.first = undefined;
+      return first;
+    }
+    this.endFirst();
+    return undefined;
+  }
+
+  private endFirst(): void {
+    this.first?.end();
+    this.first = undefined;
   }
 
   /** What a new process needs; checks that it may have this number. */
@@ -436,6 +460,10 @@ export class Agent implements Receiver {
 
   private reap(): void {
     for (let ended; (ended = sys.wait());) {
+      if (ended.pid === this.first?.pid) {
+        this.first.close();
+        this.first = undefined;
+      }
       const process = this.byPid.get(ended.pid);
       this.byPid.delete(ended.pid);
       if (!process) continue;

@@ -2,7 +2,7 @@
  * What the child does between clone and exec. It runs in a copy of the agent, so it must not come back
  * to the agent's code: it executes the program, or says over a pipe why not and ends.
  */
-import type { AgentError, Spawn } from "../../protocol/index.js";
+import type { AgentError, Furnish, Spawn } from "../../protocol/index.js";
 import {
   CAPABILITIES,
   capabilityNumbers,
@@ -25,9 +25,16 @@ import {
 } from "./constants.js";
 import type { Container } from "./container.js";
 import { Failure, step, toAgentError } from "./failure.js";
-import { writeAll, writeText } from "./files.js";
+import { readLine, writeAll, writeText } from "./files.js";
+import type { Order } from "./first-process.js";
 import { execErrorCode, lookPath, type PathProblem } from "./look-path.js";
-import { enterContainer } from "./namespaces.js";
+import {
+  enterContainer,
+  enterRoot,
+  makePath,
+  protectPaths,
+  setNames,
+} from "./namespaces.js";
 import { resourceNumber } from "./rlimits.js";
 import { isSysError, unless } from "./sys.js";
 import { readUserFile } from "./user-files.js";
@@ -49,12 +56,52 @@ export interface ChildPlan {
 
 /** Becomes the program. */
 export function runChild(plan: ChildPlan): never {
+  orReport(plan.report, () => {
+    const { spawn, container, stdio, init } = plan;
+    writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
+    if (init === undefined) {
+      enterContainer(container.setup, spawn, stdio[0]);
+    } else {
+      sys.setns(
+        init,
+        CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP,
+      );
+    }
+    become(spawn, stdio, init === undefined);
+  });
+}
+
+/** Enters a container that is not known yet, and becomes the program when it is. */
+export function runWaitingChild(plan: {
+  furnish: Furnish;
+  /** Where the order comes: a line of JSON. */
+  order: number;
+  /** Close-on-exec: its end tells the agent that the child waits for the order. */
+  ready: number;
+  stdio: ChildPlan["stdio"];
+  report: number;
+}): never {
+  orReport(plan.report, () => {
+    const { maskedPaths, readonlyPaths } = plan.furnish;
+    enterRoot(false);
+    protectPaths(readonlyPaths, maskedPaths);
+    sys.close(plan.ready);
+    const { names, spawn } = JSON.parse(readLine(plan.order)) as Order;
+    writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
+    setNames(names);
+    makePath(spawn.cwd);
+    const [stdin, stdout, stderr] = plan.stdio;
+    become(spawn, [spawn.stdin ? stdin : -1, stdout, stderr], true);
+  });
+}
+
+function orReport(report: number, run: () => void): never {
   try {
-    become(plan);
+    run();
   } catch (error) {
     const answer: AgentError = toAgentError(error);
     try {
-      writeAll(plan.report, sys.encode(JSON.stringify(answer)));
+      writeAll(report, sys.encode(JSON.stringify(answer)));
     } catch {
       // The agent sees the pipe end, and then our exit code.
     }
@@ -62,16 +109,12 @@ export function runChild(plan: ChildPlan): never {
   sys.exit(127);
 }
 
-function become({ spawn, container, stdio, init }: ChildPlan): void {
-  writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
-  if (init === undefined) {
-    enterContainer(container.setup, spawn, stdio[0]);
-  } else {
-    sys.setns(
-      init,
-      CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP,
-    );
-  }
+/** @param isFirst it is the container's first process */
+function become(
+  spawn: Spawn,
+  stdio: ChildPlan["stdio"],
+  isFirst: boolean,
+): void {
   const user = resolveUser(
     spawn.user,
     spawn.groups,
@@ -96,7 +139,7 @@ function become({ spawn, container, stdio, init }: ChildPlan): void {
   );
   sys.umask(0o022);
   sys.resetSignals();
-  const first = init === undefined && spawn.init;
+  const first = isFirst && spawn.init;
   try {
     // As an init the agent's ELF executes itself, see native/init.c.
     sys.execve(

@@ -15,6 +15,7 @@ import { machineIdFiles } from "./machine-id.js";
 import { GuestNetwork } from "./network.js";
 import {
   areDisksFree,
+  areMounted,
   fillFiles,
   makeMountPoints,
   mountExtra,
@@ -32,6 +33,8 @@ export interface Container {
   readonly cgroup: number;
   /** Descriptor of its /dev/pts. */
   readonly terminals: number;
+  /** Nothing was mounted but what was when the machine was furnished. */
+  readonly asFurnished: boolean;
 }
 
 /** What is there before the container is known. */
@@ -88,10 +91,13 @@ export function setUpContainer(
   timed("clock", () => setClock(setup.time));
   timed("entropy", () => reseed(setup.entropy));
   timed("network", () => network.setUp(setup.network));
+  let asFurnished = false;
   if (furnished) {
-    if (network.sysfs !== furnished.sysfs)
-      timed("sys", () => replaceSys(network.sysfs));
-    timed("files", () => fillFiles(filesOf(setup)));
+    const files = filesOf(setup);
+    const ownSys = network.sysfs === furnished.sysfs;
+    asFurnished = ownSys && areMounted(files);
+    if (!ownSys) timed("sys", () => replaceSys(network.sysfs));
+    timed("files", () => fillFiles(files));
   } else {
     timed("rootfs", () => mountRoot(setup.rootfs));
     timed("dev", () => mountDevices(setup.shmSize, setup.privileged));
@@ -107,7 +113,7 @@ export function setUpContainer(
     return made;
   });
   return {
-    container: { setup, network, cgroup, terminals },
+    container: { setup, network, cgroup, terminals, asFurnished },
     result: { timings },
   };
 }

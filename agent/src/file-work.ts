@@ -2,12 +2,8 @@
 import type { FileWork, PathStat } from "../../protocol/index.js";
 import { SIGKILL } from "./constants.js";
 import { Failure, step } from "./failure.js";
-import {
-  Process,
-  failureFrom,
-  type ProcessContext,
-  type Stdio,
-} from "./process.js";
+import { Process, failureFrom, type ProcessContext } from "./process.js";
+import type { Stdio } from "./stdio.js";
 import { unless } from "./sys.js";
 import { runTask, type Begun } from "./tree/task.js";
 

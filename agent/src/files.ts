@@ -10,6 +10,7 @@ import {
 
 import { unless } from "./sys.js";
 const CHUNK = 16 * 1024;
+const NEWLINE = 10;
 
 /** Makes a folder unless it is there. */
 export function makeFolder(path: string, mode: number): void {
@@ -61,6 +62,26 @@ export function readText(path: string, limit = CHUNK): string {
   }
 }
 
+/** Waits for a line of any length, at the end of which nothing more is sent. @returns it without its end */
+export function readLine(fd: number): string {
+  let bytes = new ArrayBuffer(CHUNK);
+  let length = 0;
+  for (;;) {
+    if (length === bytes.byteLength) bytes = enlarge(bytes, 2 * length);
+    const count = sys.read(fd, bytes, length, bytes.byteLength - length);
+    if (count > 0) length += count;
+    const ended = length > 0 && new Uint8Array(bytes)[length - 1] === NEWLINE;
+    if (count === 0 || ended)
+      return sys.decode(bytes, 0, ended ? length - 1 : length);
+  }
+}
+
+function enlarge(bytes: ArrayBuffer, size: number): ArrayBuffer {
+  const larger = new ArrayBuffer(size);
+  sys.copy(bytes, 0, bytes.byteLength, larger, 0);
+  return larger;
+}
+
 /** The same from an open file. */
 export function readAll(fd: number, limit: number): string {
   let bytes = new ArrayBuffer(Math.min(limit, CHUNK));
@@ -68,9 +89,7 @@ export function readAll(fd: number, limit: number): string {
   for (;;) {
     if (length === bytes.byteLength) {
       if (length >= limit) break;
-      const larger = new ArrayBuffer(Math.min(limit, 2 * length));
-      sys.copy(bytes, 0, length, larger, 0);
-      bytes = larger;
+      bytes = enlarge(bytes, Math.min(limit, 2 * length));
     }
     const count = sys.read(fd, bytes, length, bytes.byteLength - length);
     if (count <= 0) break;

@@ -33,28 +33,13 @@ export function enterContainer(
   spawn: Spawn,
   terminal: number,
 ): void {
-  sys.unshare(CLONE_NEWCGROUP);
-  sys.setHostname(setup.hostname);
-  if (setup.domainname !== "") sys.setDomainname(setup.domainname);
-
-  sys.chdir(ROOT);
-  step("pivot_root", () => sys.pivotRoot());
-  sys.unmount(".", MNT_DETACH);
-  sys.chdir("/");
-
-  mountAt("/proc", "proc", SAFE);
-  mountAt("/dev/mqueue", "mqueue", SAFE);
-  mountAt(
-    "/sys/fs/cgroup",
-    "cgroup2",
-    SAFE | (setup.privileged ? 0 : MS_RDONLY),
-  );
+  enterRoot(setup.privileged);
+  setNames(setup);
   if (spawn.tty) makeConsole(terminal);
   for (const [name, value] of Object.entries(setup.sysctls))
     setSysctl(name, value);
-  for (const path of setup.readonlyPaths) makeReadonly(path);
-  for (const path of setup.maskedPaths) mask(path);
-  if (spawn.cwd !== "") step(`mkdir ${spawn.cwd}`, () => makePath(spawn.cwd));
+  protectPaths(setup.readonlyPaths, setup.maskedPaths);
+  makePath(spawn.cwd);
   if (setup.rootfs.readonly) {
     // The engine's files are mounts of their own.
     for (const { path } of setup.files) makeReadonly(path);
@@ -62,6 +47,35 @@ export function enterContainer(
       sys.mount(null, "/", null, MS_REMOUNT | MS_BIND | MS_RDONLY, null),
     );
   }
+}
+
+/** The part of it that is the same for all containers. */
+export function enterRoot(privileged: boolean): void {
+  sys.unshare(CLONE_NEWCGROUP);
+  sys.chdir(ROOT);
+  step("pivot_root", () => sys.pivotRoot());
+  sys.unmount(".", MNT_DETACH);
+  sys.chdir("/");
+
+  mountAt("/proc", "proc", SAFE);
+  mountAt("/dev/mqueue", "mqueue", SAFE);
+  mountAt("/sys/fs/cgroup", "cgroup2", SAFE | (privileged ? 0 : MS_RDONLY));
+}
+
+export function setNames({
+  hostname,
+  domainname,
+}: Pick<Setup, "hostname" | "domainname">): void {
+  sys.setHostname(hostname);
+  if (domainname !== "") sys.setDomainname(domainname);
+}
+
+export function protectPaths(
+  readonlyPaths: readonly string[],
+  maskedPaths: readonly string[],
+): void {
+  for (const path of readonlyPaths) makeReadonly(path);
+  for (const path of maskedPaths) mask(path);
 }
 
 /** Mounts on a folder of the container that must not be a link to elsewhere. */
@@ -123,10 +137,13 @@ function mask(path: string): void {
 }
 
 /** mkdir -p, following the container's own links: this is inside of its root. */
-function makePath(path: string): void {
-  let made = path.startsWith("/") ? "" : ".";
-  for (const name of path.split("/").filter(Boolean)) {
-    made += `/${name}`;
-    unless(["EEXIST"], () => sys.mkdir(AT_FDCWD, made, 0o755));
-  }
+export function makePath(path: string): void {
+  if (path === "") return;
+  step(`mkdir ${path}`, () => {
+    let made = path.startsWith("/") ? "" : ".";
+    for (const name of path.split("/").filter(Boolean)) {
+      made += `/${name}`;
+      unless(["EEXIST"], () => sys.mkdir(AT_FDCWD, made, 0o755));
+    }
+  });
 }

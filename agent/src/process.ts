@@ -4,7 +4,6 @@
  */
 import {
   Channel as StreamChannel,
-  WINDOW,
   streamOf,
   type ProcessExit,
   type ProcessState,
@@ -20,7 +19,9 @@ import {
 } from "./constants.js";
 import type { Container } from "./container.js";
 import { Failure, step } from "./failure.js";
+import type { FirstProcess } from "./first-process.js";
 import type { EventLoop } from "./loop.js";
+import { openPipes, type Stdio } from "./stdio.js";
 import { InputStream, OutputStream } from "./streams.js";
 
 /**
@@ -39,17 +40,10 @@ export interface ProcessContext {
   ownPidNamespace: number;
   /** The container's first process; undefined while that one is started. */
   init?: { pid: number; pidfd: number };
+  /** The container's first process, where it has been made already and is the one to be started. */
+  made?: FirstProcess;
   /** Called once: the process's end is known and may be told. */
   onExit: (process: Process) => void;
-}
-
-/** Descriptors of a new process: the child's three, and the agent's ends. */
-export interface Stdio {
-  child: [number, number, number];
-  input: number;
-  output: number;
-  error: number;
-  terminal: number;
 }
 
 /** What the agent needs to know of what it runs. */
@@ -110,13 +104,15 @@ export abstract class Process {
    */
   async start(onPid: (pid: number) => void): Promise<void> {
     const { context, program } = this;
-    const stdio = openStdio(program, context.container);
-    const [reportRead, reportWrite] = sys.pipe();
+    const { made } = context;
+    const stdio =
+      made?.takeStdio(program.stdin) ?? openStdio(program, context.container);
+    const [reportRead, reportWrite] = made?.report ?? sys.pipe();
     const agentsEnds = [stdio.input, stdio.output, stdio.error];
     const childsEnds = [...new Set(stdio.child), reportWrite];
     let pid: number;
     try {
-      pid = this.fork(stdio.child, reportWrite);
+      pid = made ? this.order(made) : this.fork(stdio.child, reportWrite);
     } catch (error) {
       closeAll([...agentsEnds, ...childsEnds, reportRead, stdio.terminal]);
       throw error;
@@ -201,6 +197,11 @@ export abstract class Process {
    * @param report where it says how its start went
    */
   protected abstract fork(stdio: Stdio["child"], report: number): number;
+
+  /** Tells the child that was made before what it is to be. @returns its PID */
+  protected order(made: FirstProcess): number {
+    throw new Failure("invalid", `process ${made.pid} is of another kind`);
+  }
 
   /** Reads the child's report. @throws {Failure} it could not start */
   protected abstract accept(report: string): void;
@@ -293,20 +294,7 @@ function openStdio(spawn: Program, container: Container): Stdio {
       terminal: sys.duplicate(master),
     };
   }
-  const [stdinRead, stdinWrite] = spawn.stdin ? sys.pipe() : [-1, -1];
-  const [stdoutRead, stdoutWrite] = sys.pipe();
-  const [stderrRead, stderrWrite] = sys.pipe();
-  for (const fd of [stdinWrite, stdoutRead, stderrRead])
-    if (fd >= 0) sys.nonblock(fd);
-  // A busy writer fills it before the agent comes to read: fewer turns for the same bytes.
-  sys.setPipeSize(stdoutRead, WINDOW);
-  return {
-    child: [stdinRead, stdoutWrite, stderrWrite],
-    input: stdinWrite,
-    output: stdoutRead,
-    error: stderrRead,
-    terminal: -1,
-  };
+  return openPipes(spawn.stdin);
 }
 
 export function failureFrom(report: string): Failure {

@@ -8,12 +8,9 @@ import {
   CLONE_NEWUTS,
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
-import {
-  Process,
-  failureFrom,
-  type ProcessContext,
-  type Stdio,
-} from "./process.js";
+import type { FirstProcess } from "./first-process.js";
+import { Process, failureFrom, type ProcessContext } from "./process.js";
+import type { Stdio } from "./stdio.js";
 import { isSysError } from "./sys.js";
 
 export class ProgramProcess extends Process {
@@ -36,6 +33,12 @@ export class ProgramProcess extends Process {
         report,
       });
     return pid;
+  }
+
+  protected override order(made: FirstProcess): number {
+    const { hostname, domainname } = this.context.container.setup;
+    made.go({ names: { hostname, domainname }, spawn: this.spawn });
+    return made.pid;
   }
 
   /** Nothing is said once the program runs. */

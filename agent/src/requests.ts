@@ -27,7 +27,12 @@ const SHAPES: { [Op in OperationName]: Shape } = {
     readonlyPaths: "array",
   },
   reset: {},
-  furnish: { rootfs: "object", paths: "array" },
+  furnish: {
+    rootfs: "object",
+    paths: "array",
+    maskedPaths: "array",
+    readonlyPaths: "array",
+  },
   wake: { time: "number", entropy: "string" },
   spawn: {
     process: "number",

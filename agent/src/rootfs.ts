@@ -130,6 +130,10 @@ export function mountFiles(files: FileSetup[]): void {
   }
 }
 
+export function areMounted(files: FileSetup[]): boolean {
+  return files.every(({ path }) => engineFiles.has(path));
+}
+
 /** Writes them into their places where these are mounted, and mounts the others. */
 export function fillFiles(files: FileSetup[]): void {
   const missing = files.filter(({ path }) => !engineFiles.has(path));

@@ -86,6 +86,8 @@ export interface Sys {
   unshare(flags: number): void;
   /** Reaps one ended child; null when there is none. `code` is 128 + signal for a killed one. */
   wait(): { pid: number; code: number; signal: number } | null;
+  /** Waits until that child has ended. */
+  reap(pid: number): number;
   kill(pid: number, signal: number): void;
   execve(path: string, args: string[], env: string[]): void;
   exit(code: number): never;

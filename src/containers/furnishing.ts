@@ -2,12 +2,23 @@
 import type { Furnish, ShareSetup } from "../../protocol/index.js";
 import type { Disk, Furnishing } from "../hypervisor/index.js";
 import type { Container } from "./container.js";
-import { DEFAULT_SHM_SIZE, hasTmpfs, ROOTFS } from "./machine-spec.js";
+import {
+  DEFAULT_SHM_SIZE,
+  hasTmpfs,
+  MASKED_PATHS,
+  READONLY_PATHS,
+  ROOTFS,
+} from "./machine-spec.js";
 import { ENGINE_FILES } from "./network-files.js";
 
 /** What the agent is told. */
 export function furnishOf(): Furnish {
-  return { rootfs: { ...ROOTFS, readonly: false }, paths: [...ENGINE_FILES] };
+  return {
+    rootfs: { ...ROOTFS, readonly: false },
+    paths: [...ENGINE_FILES],
+    maskedPaths: [...MASKED_PATHS],
+    readonlyPaths: [...READONLY_PATHS],
+  };
 }
 
 /**

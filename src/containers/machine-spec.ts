@@ -30,7 +30,7 @@ const DEFAULT_PATH =
 const DEFAULT_CPU_PERIOD = 100_000;
 
 /** Paths hidden from and read-only for containers (moby oci/defaults.go). */
-const MASKED_PATHS = [
+export const MASKED_PATHS: readonly string[] = [
   "/proc/asound",
   "/proc/acpi",
   "/proc/interrupts",
@@ -44,7 +44,7 @@ const MASKED_PATHS = [
   "/sys/firmware",
   "/sys/devices/virtual/powercap",
 ];
-const READONLY_PATHS = [
+export const READONLY_PATHS: readonly string[] = [
   "/proc/bus",
   "/proc/fs",
   "/proc/irq",
@@ -129,8 +129,10 @@ export function setupOf(
     sysctls: host.Sysctls ?? {},
     shmSize: host.ShmSize || DEFAULT_SHM_SIZE,
     privileged,
-    maskedPaths: privileged ? [] : (host.MaskedPaths ?? MASKED_PATHS),
-    readonlyPaths: privileged ? [] : (host.ReadonlyPaths ?? READONLY_PATHS),
+    maskedPaths: privileged ? [] : (host.MaskedPaths ?? [...MASKED_PATHS]),
+    readonlyPaths: privileged
+      ? []
+      : (host.ReadonlyPaths ?? [...READONLY_PATHS]),
   };
 }
 

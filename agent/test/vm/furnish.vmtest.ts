@@ -1,10 +1,16 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { TestContainer } from "./container.js";
+import { TestContainer, defaultSetup } from "./container.js";
 import { Refused } from "./machine.js";
 
 const ROOTFS = { image: 0, writable: 1, readonly: false };
-const PATHS = ["/etc/hosts", "/etc/hostname"];
+const { maskedPaths, readonlyPaths } = defaultSetup();
+const FURNISH = {
+  rootfs: ROOTFS,
+  paths: ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"],
+  maskedPaths,
+  readonlyPaths,
+};
 const SETUP = {
   files: [
     { path: "/etc/hosts", content: "127.0.0.1 localhost\n", mode: 0o644 },
@@ -21,6 +27,9 @@ const VIEWS: Record<string, string> = {
   processes: "ps -o pid,ppid,comm",
   disk: "df -k / | awk '{print $2, $3}'",
   NICs: "ls /sys/class/net",
+  names: "hostname; domainname",
+  "first process":
+    "cd /proc/1; cat cmdline oom_score_adj limits cgroup; ls fd; readlink fd/0 cwd root; tr '\\0' '\\n' < environ; grep -E '^(Cap|NoNew|Seccomp|Uid|Gid|Groups|Sig|Shd|NSpid)' status",
 };
 
 let plain: TestContainer;
@@ -31,7 +40,7 @@ before(async () => {
     TestContainer.boot(),
     TestContainer.boot(),
   ]);
-  await furnished.machine.request("furnish", { rootfs: ROOTFS, paths: PATHS });
+  await furnished.machine.request("furnish", FURNISH);
 });
 
 after(async () => {
@@ -43,11 +52,10 @@ function invalid(error: unknown): boolean {
 }
 
 test("a machine is furnished once, and for an ordinary container only", async () => {
-  const again = { rootfs: ROOTFS, paths: PATHS };
-  await assert.rejects(furnished.machine.request("furnish", again), invalid);
+  await assert.rejects(furnished.machine.request("furnish", FURNISH), invalid);
   const other = await TestContainer.boot();
   try {
-    await other.machine.request("furnish", again);
+    await other.machine.request("furnish", FURNISH);
     await assert.rejects(other.setup({ ...SETUP, privileged: true }), invalid);
   } finally {
     await other.stop();
@@ -74,11 +82,55 @@ test("a container cannot tell a furnished machine from another", async () => {
 test("a container without a network sees no NIC", async () => {
   const box = await TestContainer.boot();
   try {
-    await box.machine.request("furnish", { rootfs: ROOTFS, paths: PATHS });
+    await box.machine.request("furnish", FURNISH);
     await box.setup({ ...SETUP, network: { interfaces: [] } });
     await box.startInit();
     const { stdout } = await box.shell("ls /sys/class/net");
     assert.equal(stdout.trim(), "lo");
+  } finally {
+    await box.stop();
+  }
+});
+
+test("a process ahead that does not serve is replaced, and one that serves has its streams", async () => {
+  const cases = [
+    { setup: { sysctls: { "net.core.somaxconn": "77" } }, input: "in" },
+    { setup: { maskedPaths: ["/proc/version"] }, input: "in" },
+    { setup: {}, input: "in" },
+  ];
+  for (const { setup, input } of cases) {
+    const box = await TestContainer.boot();
+    try {
+      await box.machine.request("furnish", FURNISH);
+      await box.setup({ ...SETUP, ...setup });
+      const script =
+        "cat; echo; cat /proc/sys/net/core/somaxconn /proc/version; ps | wc -l";
+      const { stdout, stderr } = await box.spawn(1, ["sh", "-c", script], {
+        input,
+      });
+      const { exit, stdout: text } = await box.finish(1, stdout, stderr);
+      const [first, somaxconn, version, ...rest] = text.split("\n");
+      assert.equal(first, "in");
+      assert.equal(somaxconn, setup.sysctls ? "77" : "4096");
+      assert.equal(version?.startsWith("Linux"), !setup.maskedPaths);
+      assert.ok(rest.length > 0);
+      assert.equal(exit.code, 0);
+    } finally {
+      await box.stop();
+    }
+  }
+});
+
+test("a process ahead that was ended is not counted among the container's", async () => {
+  const box = await TestContainer.boot();
+  try {
+    await box.machine.request("furnish", FURNISH);
+    await box.setup({ ...SETUP, limits: { pids: 1 } });
+    const { stdout, stderr } = await box.spawn(1, ["sh", "-c", "echo alone"], {
+      tty: { rows: 24, columns: 80 },
+    });
+    const { stdout: text } = await box.finish(1, stdout, stderr, true);
+    assert.equal(text.trim(), "alone");
   } finally {
     await box.stop();
   }

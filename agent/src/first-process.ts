@@ -1,0 +1,101 @@
+/**
+ * The first process of an ordinary container, made before it is known which container it is: it has its
+ * namespaces, its root and the file systems that belong to them, and waits for the rest.
+ */
+import type { Furnish, Setup, Spawn } from "../../protocol/index.js";
+import { runWaitingChild } from "./child.js";
+import {
+  CLONE_NEWIPC,
+  CLONE_NEWNS,
+  CLONE_NEWPID,
+  CLONE_NEWUTS,
+  SIGKILL,
+} from "./constants.js";
+import { step } from "./failure.js";
+import { writeAll } from "./files.js";
+import { openPipes, type Stdio } from "./stdio.js";
+
+/** What tells the process which container's it is. */
+export interface Order {
+  names: Pick<Setup, "hostname" | "domainname">;
+  spawn: Spawn;
+}
+
+export class FirstProcess {
+  private constructor(
+    readonly pid: number,
+    private readonly stdio: Stdio,
+    /** Where it says how its start went, both ends. */
+    readonly report: readonly [number, number],
+    private readonly order: number,
+    private readonly furnish: Furnish,
+  ) {}
+
+  /** Comes back when it waits. */
+  static make(furnish: Furnish, cgroup: number): FirstProcess {
+    const stdio = openPipes(true);
+    const report = sys.pipe();
+    const [order, orderWrite] = sys.pipe();
+    const [ready, readyWrite] = sys.pipe();
+    const flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC;
+    const pid = step("clone", () => sys.clone(flags, cgroup));
+    if (pid === 0)
+      runWaitingChild({
+        furnish,
+        order,
+        ready: readyWrite,
+        stdio: stdio.child,
+        report: report[1],
+      });
+    sys.close(order);
+    sys.close(readyWrite);
+    // Its end says that the process waits, or has ended: then it is reaped before anything is asked of it.
+    sys.read(ready, new ArrayBuffer(1), 0, 1);
+    sys.close(ready);
+    return new FirstProcess(pid, stdio, report, orderWrite, furnish);
+  }
+
+  /** Whether it is as that container's process has to be. */
+  fits(setup: Setup, spawn: Spawn): boolean {
+    const { maskedPaths, readonlyPaths } = this.furnish;
+    return (
+      spawn.tty === undefined &&
+      !setup.rootfs.readonly &&
+      Object.keys(setup.sysctls).length === 0 &&
+      areEqual(setup.maskedPaths, maskedPaths) &&
+      areEqual(setup.readonlyPaths, readonlyPaths)
+    );
+  }
+
+  /** @param stdin whether it has one */
+  takeStdio(stdin: boolean): Stdio {
+    if (stdin) return this.stdio;
+    sys.close(this.stdio.input);
+    return { ...this.stdio, input: -1 };
+  }
+
+  /** It goes on, and becomes the program. */
+  go(order: Order): void {
+    writeAll(this.order, sys.encode(JSON.stringify(order) + "\n"));
+    sys.close(this.order);
+  }
+
+  /** Nobody needs it. It is gone when this comes back: it would count among the container's processes. */
+  end(): void {
+    sys.kill(this.pid, SIGKILL);
+    sys.reap(this.pid);
+    this.close();
+  }
+
+  /** It has ended by itself. */
+  close(): void {
+    const { child, input, output, error } = this.stdio;
+    for (const fd of [...child, input, output, error, ...this.report])
+      sys.close(fd);
+    sys.close(this.order);
+  }
+}
+
+function areEqual(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((item, i) => item === b[i]);
+}
