@@ -25,7 +25,7 @@ import {
 } from "./constants.js";
 import type { Container } from "./container.js";
 import { Failure, step, toAgentError } from "./failure.js";
-import { readLine, writeAll, writeText } from "./files.js";
+import { readAhead, readLine, writeAll, writeText } from "./files.js";
 import type { Order } from "./first-process.js";
 import { execErrorCode, lookPath, type PathProblem } from "./look-path.js";
 import {
@@ -85,6 +85,7 @@ export function runWaitingChild(plan: {
     const { maskedPaths, readonlyPaths } = plan.furnish;
     enterRoot(false);
     protectPaths(readonlyPaths, maskedPaths);
+    readLikely(plan.furnish.program);
     sys.close(plan.ready);
     const { names, spawn } = JSON.parse(readLine(plan.order)) as Order;
     writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
@@ -93,6 +94,19 @@ export function runWaitingChild(plan: {
     const [stdin, stdout, stderr] = plan.stdio;
     become(spawn, [spawn.stdin ? stdin : -1, stdout, stderr], true);
   });
+}
+
+/** Reads what `become` will, and the program, which most often fits into this. */
+const READ_AHEAD = 2 * 1024 * 1024;
+
+function readLikely({ name, path }: Furnish["program"]): void {
+  readUserFile("/etc/passwd");
+  readUserFile("/etc/group");
+  try {
+    readAhead(lookPath(name, path, checkExecutable), READ_AHEAD);
+  } catch {
+    // The container may run another, or its start says what is wrong.
+  }
 }
 
 function orReport(report: number, run: () => void): never {

@@ -1,11 +1,14 @@
 /** Whole files of text: what /proc and /sys are read and written by. */
 import {
+  AT_EMPTY_PATH,
   AT_FDCWD,
   O_CREAT,
   O_NONBLOCK,
   O_RDONLY,
   O_TRUNC,
   O_WRONLY,
+  S_IFMT,
+  S_IFREG,
 } from "./constants.js";
 
 import { unless } from "./sys.js";
@@ -57,6 +60,23 @@ export function readText(path: string, limit = CHUNK): string {
   const fd = sys.open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0);
   try {
     return readAll(fd, limit);
+  } finally {
+    sys.close(fd);
+  }
+}
+
+/** So that it is in the page cache. Nothing is done with what is no plain file, or cannot be read. */
+export function readAhead(path: string, limit: number): void {
+  const fd = sys.open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0);
+  try {
+    const { mode } = sys.stat(fd, "", AT_EMPTY_PATH);
+    if ((mode & S_IFMT) !== S_IFREG) return;
+    const bytes = new ArrayBuffer(CHUNK);
+    for (let total = 0; total < limit;) {
+      const count = sys.read(fd, bytes, 0, CHUNK);
+      if (count <= 0) return;
+      total += count;
+    }
   } finally {
     sys.close(fd);
   }

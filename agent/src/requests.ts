@@ -32,6 +32,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
     paths: "array",
     maskedPaths: "array",
     readonlyPaths: "array",
+    program: "object",
   },
   wake: { time: "number", entropy: "string" },
   spawn: {

@@ -5,6 +5,7 @@ import type { Container } from "./container.js";
 import {
   DEFAULT_SHM_SIZE,
   hasTmpfs,
+  initSpawn,
   MASKED_PATHS,
   READONLY_PATHS,
   ROOTFS,
@@ -12,12 +13,13 @@ import {
 import { ENGINE_FILES } from "./network-files.js";
 
 /** What the agent is told. */
-export function furnishOf(): Furnish {
+export function furnishOf({ program }: Furnishing): Furnish {
   return {
     rootfs: { ...ROOTFS, readonly: false },
     paths: [...ENGINE_FILES],
     maskedPaths: [...MASKED_PATHS],
     readonlyPaths: [...READONLY_PATHS],
+    program,
   };
 }
 
@@ -37,5 +39,13 @@ export function furnishingOf(
     (host.ShmSize || DEFAULT_SHM_SIZE) === DEFAULT_SHM_SIZE &&
     shares.length === 0 &&
     !hasTmpfs(host);
-  return blank && ordinary ? { image, blankBytes: diskBytes } : undefined;
+  return blank && ordinary
+    ? { image, blankBytes: diskBytes, program: programOf(container) }
+    : undefined;
+}
+
+function programOf({ record }: Container): Furnishing["program"] {
+  const { args, env } = initSpawn(record);
+  const path = env.findLast((entry) => entry.startsWith("PATH="));
+  return { name: args[0] ?? "", path: path?.slice("PATH=".length) ?? "" };
 }

@@ -3,7 +3,12 @@ import { stat } from "node:fs/promises";
 import path from "node:path";
 import { Channel, INIT_PROCESS } from "../../protocol/index.js";
 import { SystemError } from "../errors.js";
-import type { AgentClient, Disk, Rehearsal } from "../hypervisor/index.js";
+import type {
+  AgentClient,
+  Disk,
+  Furnishing,
+  Rehearsal,
+} from "../hypervisor/index.js";
 import { initialState } from "./container.js";
 import { furnishOf } from "./furnishing.js";
 import { initSpawn, setupOf } from "./machine-spec.js";
@@ -40,8 +45,8 @@ export class StartRehearsal implements Rehearsal {
     return this.#options.disks.spare(bytes);
   }
 
-  async furnish(agent: AgentClient): Promise<void> {
-    await agent.request("furnish", furnishOf());
+  async furnish(agent: AgentClient, furnishing: Furnishing): Promise<void> {
+    await agent.request("furnish", furnishOf(furnishing));
   }
 
   /** @throws {SystemError} the program did not do what it is for */

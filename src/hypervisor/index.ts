@@ -104,7 +104,7 @@ export interface Rehearsal {
    */
   blank(bytes: number): Promise<string>;
   /** Mounts both disks for a container that is to come. */
-  furnish(agent: AgentClient): Promise<void>;
+  furnish(agent: AgentClient, furnishing: Furnishing): Promise<void>;
 }
 
 /** What can be known of a container's machine before the container is. */
@@ -112,6 +112,8 @@ export interface Furnishing {
   image: Disk;
   /** Size of its writable disk, in bytes. */
   blankBytes: number;
+  /** What its program is called, and PATH; it is read ahead, and may be another in the end. */
+  program: { name: string; path: string };
 }
 
 /** Where a machine's tap devices come from; see `NetworkService`. */

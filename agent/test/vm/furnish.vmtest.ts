@@ -10,6 +10,7 @@ const FURNISH = {
   paths: ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"],
   maskedPaths,
   readonlyPaths,
+  program: { name: "sh", path: "/nowhere:/bin" },
 };
 const SETUP = {
   files: [

@@ -34,7 +34,7 @@ export async function furnish(
     disks.map((disk, slot) => insertDisk(qmp, disk, slot, directory)),
   );
   await machine.resume();
-  await rehearsal.furnish(agent);
+  await rehearsal.furnish(agent, furnishing);
   await sleep(SETTLE_MS);
   await machine.pause();
   machine.furnished = { furnishing, blank };

@@ -10,9 +10,11 @@ export interface Furnished {
   blank: string;
 }
 
-/** Whether a machine furnished by one serves who wishes for the other. */
-export function isSame(a: Furnishing, b: Furnishing): boolean {
-  const key = ({ image, blankBytes }: Furnishing) =>
+type Disks = Pick<Furnishing, "image" | "blankBytes">;
+
+/** Whether a machine furnished by one serves who wishes for the other, whatever its program is. */
+export function isSame(a: Disks, b: Disks): boolean {
+  const key = ({ image, blankBytes }: Disks) =>
     JSON.stringify([blankBytes, image.parts]);
   return key(a) === key(b);
 }

@@ -83,6 +83,7 @@ function wishFor(path: string): Furnishing {
   return {
     image: { parts: [{ path, bytes: 512 }], readonly: true },
     blankBytes: 4096,
+    program: { name: "true", path: "/bin" },
   };
 }
 const ONE = wishFor(process.execPath);
