@@ -76,7 +76,7 @@ describe("the trace of a start", () => {
     const { host } = Daemon.shared();
     const first = await hulld("trace", name, "-H", host);
     assert.equal(first.code, 0, first.stderr);
-    assert.match(first.stdout, /^start +(cold|restored|warm)/m);
+    assert.match(first.stdout, /^start +(cold|restored|forked|warm)/m);
     assert.match(first.stdout, /^output +after \d+\.\d ms$/m);
     assert.match(first.stdout, /^setup: \S.* +\d+\.\d +\d+\.\d +=+$/m);
 
