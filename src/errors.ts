@@ -41,3 +41,8 @@ export function inWords<T>(words: string, work: () => T): T {
     return worded(error);
   }
 }
+
+/** What the Engine, being of Go, says of a text that is to be a whole number. */
+export function notANumber(text: string): string {
+  return `strconv.Atoi: parsing ${JSON.stringify(text)}: invalid syntax`;
+}

@@ -13,13 +13,10 @@ import type { NetworkService } from "../networks/index.js";
 import { defaultRoutes, freeSlot, namesOf, place } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import { portRequests } from "./port-requests.js";
-import { answerWithin } from "./run/within.js";
+import { answerWithin, CHANGE_LIMIT } from "./run/within.js";
 import { networkFiles } from "./network-files.js";
 import { checkTogether } from "./network-requests.js";
 import type { NetworkRequest } from "./record.js";
-
-/** How long a guest may take to change its interfaces: a stop of its container waits for it, in ms. */
-const CHANGE_LIMIT = 20_000;
 
 export class Connections {
   readonly #networks: NetworkService;

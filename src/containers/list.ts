@@ -1,5 +1,5 @@
 /** `docker ps`: which containers, in which order (moby daemon/list.go). */
-import { InvalidParameter } from "../errors.js";
+import { InvalidParameter, notANumber } from "../errors.js";
 import type { Filters } from "../filters.js";
 import { portMatcher } from "./ports-view.js";
 import type { Container } from "./container.js";
@@ -70,7 +70,7 @@ export function listContainers(
   const exitCodes = filters.get("exited").map((text) => {
     if (!/^-?\d+$/.test(text)) {
       throw new InvalidParameter(
-        `invalid filter 'exited=${text}': strconv.Atoi: parsing ${JSON.stringify(text)}: invalid syntax`,
+        `invalid filter 'exited=${text}': ${notANumber(text)}`,
       );
     }
     return Number(text);

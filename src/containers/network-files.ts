@@ -3,20 +3,23 @@ import type { FileSetup } from "../../protocol/index.js";
 import { InvalidParameter } from "../errors.js";
 import type { ContainerRecord } from "./record.js";
 
+const HOSTNAME = "/etc/hostname";
+const HOSTS = "/etc/hosts";
+const RESOLVER = "/etc/resolv.conf";
 /** Their places in a container. */
-export const ENGINE_FILES = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+export const ENGINE_FILES = [HOSTNAME, HOSTS, RESOLVER];
 
 /** What of them depends on the networks a container is on. */
 export function networkFiles(record: ContainerRecord): FileSetup[] {
   return [
-    { path: "/etc/hosts", content: hostsFile(record), mode: 0o644 },
-    { path: "/etc/resolv.conf", content: resolverFile(record), mode: 0o644 },
+    { path: HOSTS, content: hostsFile(record), mode: 0o644 },
+    { path: RESOLVER, content: resolverFile(record), mode: 0o644 },
   ];
 }
 
 export function hostnameFile({ config }: ContainerRecord): FileSetup {
   const content = `${config.Hostname}\n`;
-  return { path: "/etc/hostname", content, mode: 0o644 };
+  return { path: HOSTNAME, content, mode: 0o644 };
 }
 
 function hostsFile(record: ContainerRecord): string {

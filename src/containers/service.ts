@@ -1,5 +1,4 @@
 /** The container service: every operation on containers and execs, behind the API. */
-import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { Conflict, inWords, InvalidParameter } from "../errors.js";
 import type { EventBus } from "../events.js";
@@ -35,6 +34,7 @@ import { restoreContainers } from "./restore.js";
 import { type StartObserver, StartTraces } from "./start-traces.js";
 import { ContainerStore } from "./store.js";
 import { allocatedBytes, type ContainerSize, sizeOf } from "./size.js";
+import { within } from "./run/within.js";
 import { warningsOf } from "./unsupported.js";
 import { updateContainer, type UpdateRequest } from "./update.js";
 import type { WritableDisks } from "./writable-disk.js";
@@ -140,10 +140,7 @@ export class ContainerService implements ImageUsage, VolumeUsage {
         await container.save();
       }),
     );
-    await Promise.race([
-      Promise.all(this.#underWay),
-      delay(CLOSE_LIMIT, undefined, { ref: false }),
-    ]);
+    await within(Promise.all(this.#underWay), CLOSE_LIMIT);
   }
 
   /**

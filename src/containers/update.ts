@@ -7,12 +7,10 @@ import type { Container } from "./container.js";
 import { hostConfigSchema, type HostConfig } from "./create-request.js";
 import { limitsOf } from "./machine-spec.js";
 import { checkResources, checkRestartPolicy } from "./resources.js";
-import { answerWithin } from "./run/within.js";
+import { answerWithin, CHANGE_LIMIT } from "./run/within.js";
 import { refuseImpossible } from "./unsupported.js";
 import { sampleUsage } from "./usage.js";
 
-/** How long a guest may take to set limits: a stop of its container waits for it, in ms. */
-const CHANGE_LIMIT = 20_000;
 const MiB = 1024 * 1024;
 
 /** The body of `POST /containers/{id}/update`; 0 and "" mean "as it is". */

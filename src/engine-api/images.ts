@@ -1,5 +1,5 @@
 /** The endpoints of images, and of what registries have. What is not here is answered by missing.ts. */
-import { InvalidParameter } from "../errors.js";
+import { InvalidParameter, notANumber } from "../errors.js";
 import { LIST_FILTERS } from "../images/list.js";
 import type { ProgressMessage } from "../images/progress.js";
 import { parseReference, type Reference } from "../images/reference.js";
@@ -174,7 +174,7 @@ function searchLimit(ctx: ApiContext): number {
     throw new InvalidParameter(
       /^-\d+$/.test(given)
         ? "invalid limit specified"
-        : `invalid limit specified: strconv.Atoi: parsing ${JSON.stringify(given)}: invalid syntax`,
+        : `invalid limit specified: ${notANumber(given)}`,
     );
   }
   return Number(given);

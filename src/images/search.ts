@@ -1,5 +1,5 @@
 /** `docker search`: what an index has, and the filters that the Engine itself applies. */
-import { InvalidParameter } from "../errors.js";
+import { InvalidParameter, notANumber } from "../errors.js";
 import type { Filters } from "../filters.js";
 import type { IndexEntry } from "./registry/search.js";
 
@@ -25,7 +25,7 @@ export function searchFilter(
   const stars = filters.get("stars").map((value) => {
     if (!/^[+-]?\d+$/.test(value)) {
       throw new InvalidParameter(
-        `invalid filter 'stars=${value}': strconv.Atoi: parsing ${JSON.stringify(value)}: invalid syntax`,
+        `invalid filter 'stars=${value}': ${notANumber(value)}`,
       );
     }
     return Number(value);

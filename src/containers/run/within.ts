@@ -4,6 +4,9 @@ import { SystemError } from "../../errors.js";
 /** How long a guest may take for what it is asked, where it is no more than a few steps, in ms. */
 export const ANSWER_LIMIT = 60_000;
 
+/** The same for a change of a container that runs: a stop of it waits for that, in ms. */
+export const CHANGE_LIMIT = 20_000;
+
 /** Whether a promise settles within so many ms. */
 export async function within(
   promise: Promise<unknown>,

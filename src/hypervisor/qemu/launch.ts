@@ -159,8 +159,9 @@ export async function launch(
     });
   } catch (error) {
     const early = failed.signal.aborted;
-    connected.follow(process.kill());
-    await process.kill();
+    const killed = process.kill();
+    connected.follow(killed);
+    await killed;
     const words = await lastWords(directory);
     throw new Unavailable(
       `${LAUNCH_FAILED}${

@@ -7,7 +7,7 @@ import { machineSockets } from "./descriptors.js";
 import type { SendFiles } from "./jail.js";
 import type { MachineGroups } from "./machine-groups.js";
 import { QemuMachine } from "./machine.js";
-import { isRunning, processIdentityShape } from "./process-identity.js";
+import { isRunning } from "./process-identity.js";
 import { adoptProcess } from "./process.js";
 import { QmpClient } from "./qmp.js";
 import { parseRecord, runs } from "./record.js";
@@ -28,7 +28,6 @@ export async function reattach(
   const parsed = parseRecord(record);
   if (!(await runs(parsed))) return undefined;
   const { id, uuid, directory } = parsed;
-  const identity = processIdentityShape.parse(parsed);
   const started = performance.now();
   const sockets = machineSockets(directory);
   let qmp: QmpClient | undefined;
@@ -49,7 +48,7 @@ export async function reattach(
     const machine = new QemuMachine({
       record,
       directory,
-      process: adoptProcess(identity, qmp.closed),
+      process: adoptProcess(parsed, qmp.closed),
       qmp,
       agent: new SocketAgentClient(port, "running"),
       spans: [{ name: "reattach", ms: performance.now() - started }],
@@ -62,9 +61,9 @@ export async function reattach(
     return machine;
   } catch (error) {
     qmp?.close();
-    if (!(await isRunning(identity))) return undefined;
+    if (!(await isRunning(parsed))) return undefined;
     throw new Unavailable(
-      `the virtual machine of ${id.slice(0, 12)} (process ${identity.pid}) does not answer: ${(error as Error).message}`,
+      `the virtual machine of ${id.slice(0, 12)} (process ${parsed.pid}) does not answer: ${(error as Error).message}`,
     );
   }
 }
@@ -80,7 +79,7 @@ export async function endMachine(
   const parsed = parseRecord(record);
   if (await runs(parsed)) {
     const never = new Promise<void>(() => undefined);
-    await adoptProcess(processIdentityShape.parse(parsed), never).kill();
+    await adoptProcess(parsed, never).kill();
   }
   await groups?.remove(parsed.uuid);
 }
