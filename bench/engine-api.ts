@@ -59,9 +59,18 @@ export class EngineApi {
   }
 
   /** hull: how many machines of its pool stand ready. */
-  async warmMachines(): Promise<number> {
+  warmMachines(): Promise<number> {
+    return this.#metric("hull_warm_machines");
+  }
+
+  /** hull: how many machines stand still for others to be forked from them. */
+  zygotes(): Promise<number> {
+    return this.#metric("hull_zygotes");
+  }
+
+  async #metric(name: string): Promise<number> {
     const text = await this.#request("GET", "/metrics");
-    return Number(/^hull_warm_machines (\d+)$/m.exec(text)?.[1] ?? 0);
+    return Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text)?.[1] ?? 0);
   }
 
   /** hull: whether machines are emulated here. */

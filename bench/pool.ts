@@ -7,6 +7,7 @@ import { sleep } from "./processes.js";
 
 /** The default of `--warm`. */
 const MACHINES = 2;
+const ZYGOTES = 1;
 /** With another `--warm`, or on a host short of memory, it never has as many. */
 const LIMIT_MS = 5000;
 /** What the last start and its end left to do is done by then. */
@@ -15,6 +16,11 @@ const QUIET_MS = 300;
 /** Does nothing for other engines than the bench's own hulld. */
 export async function poolIsFull(bench: Bench, engine: Engine): Promise<void> {
   if (engine === bench.hull) await filled(bench.hull.api, MACHINES);
+}
+
+/** What machines are forked from is there. */
+export async function zygoteIsThere(api: EngineApi): Promise<void> {
+  await reached(() => api.zygotes(), ZYGOTES);
 }
 
 /** The first byte of a start that finds the pool empty: a daemon with `--warm 1` uses its machine just before. */
@@ -31,10 +37,17 @@ export async function firstByteAfterAnother(
 }
 
 async function filled(api: EngineApi, machines: number): Promise<void> {
+  await reached(() => api.warmMachines(), machines);
+}
+
+async function reached(
+  count: () => Promise<number>,
+  enough: number,
+): Promise<void> {
   const deadline = Date.now() + LIMIT_MS;
   await sleep(QUIET_MS);
   while (Date.now() < deadline) {
-    if ((await api.warmMachines()) >= machines) return;
+    if ((await count()) >= enough) return;
     await sleep(50);
   }
 }

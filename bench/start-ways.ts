@@ -14,9 +14,14 @@ export const FORKED: StartWay = {
   kind: "forked",
   flags: ["--warm", "1"],
 };
+/** No machine ever stands ready; what they are forked from does, where they are. */
+export const WITHOUT_POOL: StartWay = {
+  kind: "forked",
+  flags: ["--warm", "0"],
+};
 export const RESTORED: StartWay = {
   kind: "restored",
-  flags: ["--warm", "0"],
+  flags: ["--warm", "0", "--zygote", "off"],
 };
 export const COLD: StartWay = {
   kind: "cold",

@@ -3,9 +3,15 @@ import type { StartReport } from "../../src/containers/start-trace.js";
 import { interleaved, type Bench, type Measure } from "../bench.js";
 import type { Engine } from "../engines/engine.js";
 import { firstByte } from "../first-byte.js";
-import { firstByteAfterAnother, poolIsFull } from "../pool.js";
+import { firstByteAfterAnother, poolIsFull, zygoteIsThere } from "../pool.js";
 import { row, type Goal, type Row } from "../rows.js";
-import { COLD, FORKED, RESTORED, startHulldFor } from "../start-ways.js";
+import {
+  COLD,
+  FORKED,
+  RESTORED,
+  startHulldFor,
+  WITHOUT_POOL,
+} from "../start-ways.js";
 import { summarize, type Summary } from "../statistics.js";
 
 const GROUP = "API start → first byte of output";
@@ -36,9 +42,13 @@ export const startMeasure: Measure = {
     });
     const ways = [way(bench.hull, "default", atMost(30))];
     const forked = await startHulldFor(bench, "forked", FORKED.flags);
+    const alone = emulated
+      ? await startHulldFor(bench, "without-pool", WITHOUT_POOL.flags)
+      : undefined;
     const restored = await startHulldFor(bench, "restored", RESTORED.flags);
     const cold = await startHulldFor(bench, "cold", COLD.flags);
     if (forked) ways.push(way(forked, "pool just used"));
+    if (alone) ways.push(way(alone, "without a pool", atMost(120)));
     if (restored) {
       ways.push(way(restored, "restored", atMost(emulated ? 120 : 60)));
     }
@@ -52,6 +62,7 @@ export const startMeasure: Measure = {
     await interleaved([...all.keys()], bench.repeats, async (engine) => {
       const own = ways.some((one) => one.engine === engine);
       await poolIsFull(bench, engine);
+      if (alone && engine === alone) await zygoteIsThere(alone.api);
       const sample =
         engine === forked
           ? await firstByteAfterAnother(forked.api, bench.images.small)
@@ -61,6 +72,7 @@ export const startMeasure: Measure = {
       if (sample.trace) found?.traces.push(sample.trace);
     });
     await forked?.stop();
+    await alone?.stop();
     await restored?.stop();
     await cold?.stop();
     // The first round was the warm-up.

@@ -193,6 +193,7 @@ export class TestMachine implements Machine, AgentClient {
 
 export class TestHypervisor implements Hypervisor {
   readonly warmMachines = 0;
+  readonly zygotes = 0;
   readonly machines: TestMachine[] = [];
   /** Told of each machine before it boots. */
   onStart: (machine: TestMachine) => void = () => undefined;

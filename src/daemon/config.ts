@@ -163,6 +163,7 @@ function defaultConfig(places: Places): Config {
     accel: "auto",
     templates: "on",
     warm: 2,
+    zygote: "on",
     memory: 512 * 1024 ** 2,
     cpus: 1,
     "disk-size": 10 * 1024 ** 3,

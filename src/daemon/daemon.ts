@@ -143,6 +143,7 @@ export class Daemon {
       templates: config.templates === "on",
       warm: {
         machines: config.warm,
+        zygote: config.zygote === "on",
         rehearsal: new StartRehearsal({
           image: PRODUCTS.rehearsal,
           disks,
@@ -189,6 +190,7 @@ export class Daemon {
       version: build.version,
       states: () => containers.all().map(({ record }) => record.state.status),
       warmMachines: () => hypervisor.warmMachines,
+      zygotes: () => hypervisor.zygotes,
     });
     const containers: ContainerService = new ContainerService({
       dataRoot,

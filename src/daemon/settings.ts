@@ -43,6 +43,7 @@ export const Settings = z
     accel: z.enum(["auto", "kvm", "tcg"]),
     templates: z.enum(["on", "off"]),
     warm: integer(0, 100),
+    zygote: z.enum(["on", "off"]),
     memory: size("64m"),
     cpus: integer(1, 255),
     "disk-size": size("64m"),
@@ -156,6 +157,11 @@ export const FLAGS: readonly Flag[] = [
     "warm",
     "--warm <n>",
     "machines of the default size that stand ready, so that a container starts at once; 0: none",
+  ),
+  option(
+    "zygote",
+    "--zygote <on|off>",
+    "where machines are emulated, fork them from one that has gone through a start",
   ),
   option(
     "memory",

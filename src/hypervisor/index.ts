@@ -33,6 +33,8 @@ export interface Hypervisor {
   prepareSaved(saved: SavedMachine): Promise<BlankMachine>;
   /** How many machines stand ready. */
   readonly warmMachines: number;
+  /** How many machines stand still for others to be forked from them. */
+  readonly zygotes: number;
   /** Ends the machines that are nobody's; those of containers stay. */
   close(): Promise<void>;
   /**

@@ -21,6 +21,7 @@ test("starts are counted by kind, failures and fallbacks apart", async (t) => {
     version: "1",
     states: () => ["running", "running", "exited"],
     warmMachines: () => 3,
+    zygotes: () => 1,
   });
   metrics.ended(REPORT);
   metrics.firstByte({ ...REPORT, firstByteMs: 30 });
@@ -44,6 +45,7 @@ test("starts are counted by kind, failures and fallbacks apart", async (t) => {
     'hull_engine_info{version="1"} 1',
     'hull_containers{state="running"} 2',
     "hull_warm_machines 3",
+    "hull_zygotes 1",
     'hull_containers{state="exited"} 1',
     'hull_containers{state="paused"} 0',
     'hull_container_starts_total{kind="warm"} 1',

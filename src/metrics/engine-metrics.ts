@@ -26,6 +26,8 @@ export interface EngineMetricsOptions {
   states: () => readonly string[];
   /** Machines that stand ready. */
   warmMachines: () => number;
+  /** Machines that others are forked from. */
+  zygotes: () => number;
 }
 
 export class EngineMetrics implements StartObserver {
@@ -39,7 +41,12 @@ export class EngineMetrics implements StartObserver {
   readonly #spanSeconds: Histogram<"kind" | "span">;
   readonly #requestSeconds: Histogram<"method" | "route" | "status">;
 
-  constructor({ version, states, warmMachines }: EngineMetricsOptions) {
+  constructor({
+    version,
+    states,
+    warmMachines,
+    zygotes,
+  }: EngineMetricsOptions) {
     const registers = [this.registry];
     new Gauge({
       name: "hull_engine_info",
@@ -65,6 +72,14 @@ export class EngineMetrics implements StartObserver {
       registers,
       collect() {
         this.set(warmMachines());
+      },
+    });
+    new Gauge({
+      name: "hull_zygotes",
+      help: "Machines that stand still for others to be forked from them",
+      registers,
+      collect() {
+        this.set(zygotes());
       },
     });
     new Gauge({

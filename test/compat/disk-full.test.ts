@@ -41,7 +41,8 @@ describe("a data root that is full", { skip: !environment().root }, () => {
     execFileSync("mkfs.ext4", [...options, disk]);
     execFileSync("mount", ["-o", "loop", disk, daemon.dataRoot]);
     await daemon.start([
-      ...["--bridge", bridge, "--disk-size", "1g", "--warm", "0"],
+      ...["--bridge", bridge, "--disk-size", "1g"],
+      ...["--warm", "0", "--zygote", "off"],
     ]);
     await ok(["pull", IMAGE]);
     await ok(["run", "--rm", IMAGE, "true"]);

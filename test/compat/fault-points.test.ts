@@ -262,7 +262,7 @@ describe("a daemon that is killed in the middle of", () => {
       `FROM ${IMAGE}\nCOPY file /file\nRUN echo made > /made\nENV A=b\n`,
     );
     await daemon.start([
-      ...["--warm", "0"],
+      ...["--warm", "0", "--zygote", "off"],
       ...(environment().root ? ["--bridge", bridge] : []),
     ]);
     await ok(["pull", IMAGE]);

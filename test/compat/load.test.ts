@@ -46,7 +46,7 @@ describe("a daemon under load", { timeout: 7_200_000 }, () => {
     await daemon.start([
       ...(environment().root ? ["--bridge", bridge] : []),
       // Machines that wait for containers are nobody's leak, and would be counted.
-      ...["--warm", "0"],
+      ...["--warm", "0", "--zygote", "off"],
     ]);
     await ok(["pull", IMAGE]);
     // The first of a kind leaves what all others use: an empty disk, a template.

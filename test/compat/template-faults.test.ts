@@ -23,11 +23,11 @@ const IMAGE = imageRef("busybox");
 const NOT_MADE =
   "a machine template could not be made: machines of its kind are booted";
 
-/** A daemon without a pool, and what is asked of it here. */
+/** A daemon whose machines are restored, and what is asked of it here. */
 function subject(folder: string, bridge: string) {
   const daemon = new Daemon(path.join(environment().directory, folder));
   const { ok } = cliOf(daemon, { timeout: 120_000 });
-  const flags = ["--warm", "0", "--bridge", bridge];
+  const flags = ["--warm", "0", "--zygote", "off", "--bridge", bridge];
   return {
     daemon,
     ok,

@@ -17,7 +17,7 @@ describe("machine templates", { timeout: 240_000 }, () => {
 
   before(async () => {
     await daemon.start([
-      ...["--warm", "0"],
+      ...["--warm", "0", "--zygote", "off"],
       ...(environment().root ? ["--bridge", bridge] : []),
     ]);
     await ok(["pull", IMAGE]);

@@ -72,8 +72,11 @@ export interface QemuOptions {
   taps?: Taps;
   /** Default: true. False: every machine is booted. */
   templates?: boolean;
-  /** How many machines of the expected size stand ready, and what they do before. Default: none. */
-  warm?: { machines: number; rehearsal: Rehearsal };
+  /**
+   * How many machines of the expected size stand ready, what they do before, and whether there is a zygote,
+   * where there can be. Default: none.
+   */
+  warm?: { machines: number; zygote: boolean; rehearsal: Rehearsal };
   log: Logger;
   jail: JailOptions;
   /** Default: qemu-system-x86_64 of the PATH. */
@@ -124,15 +127,25 @@ export class QemuHypervisor implements Hypervisor {
       bringUp: this.#bringUp,
       nics: () => this.#nics(),
       discarded: (nics) => this.#discardTaps(tapsOf(nics)),
+      lost: () => this.#pool.fillWhenQuiet(),
       log,
     });
-    const { machines = 0, rehearsal } = options.warm ?? {};
+    const { machines = 0, zygote = false, rehearsal } = options.warm ?? {};
+    const templates = options.templates !== false;
     this.#pool = new WarmPool({
-      size: options.templates === false ? 0 : machines,
+      size: templates ? machines : 0,
       make: async (furnishing) =>
         rehearsal && this.#makeWarm(rehearsal, furnishing),
       discarded: ({ nics }) => this.#discardTaps(tapsOf(nics)),
-      gaveWay: () => this.#zygotes.close(),
+      ...(zygote &&
+        templates &&
+        rehearsal && {
+          origins: {
+            count: () => this.#zygotes.length,
+            prepare: () => this.#prepareZygotes(rehearsal),
+            close: () => this.#zygotes.close(),
+          },
+        }),
       availableMemory: availableShare,
       log,
     });
@@ -144,6 +157,10 @@ export class QemuHypervisor implements Hypervisor {
 
   get warmMachines(): number {
     return this.#pool.length;
+  }
+
+  get zygotes(): number {
+    return this.#zygotes.length;
   }
 
   /** Makes the template of such machines in the background, unless it is there, and fills the pool. */
@@ -216,7 +233,6 @@ export class QemuHypervisor implements Hypervisor {
 
   async close(): Promise<void> {
     await Promise.all([this.#templates.close(), this.#pool.close()]);
-    await this.#zygotes.close();
     await (await this.#groups)?.groups?.close();
   }
 
@@ -255,6 +271,13 @@ export class QemuHypervisor implements Hypervisor {
     );
   }
 
+  async #prepareZygotes(rehearsal: Rehearsal): Promise<void> {
+    if (!this.#expected) return;
+    const { on, shape } = await this.#kind(this.#expected);
+    const kind = { on, shape, key: poolKey(on, shape) };
+    await this.#zygotes.prepare(kind, rehearsal);
+  }
+
   /** A machine for the pool; undefined while there is no template. */
   async #makeWarm(
     rehearsal: Rehearsal,
@@ -267,8 +290,10 @@ export class QemuHypervisor implements Hypervisor {
     let machine: QemuMachine | string | undefined;
     try {
       const kind = { on, shape, key };
-      machine = await this.#zygotes.forkPaused(kind, nics, rehearsal);
-      if (!machine) {
+      machine = await this.#zygotes.fork(kind, nics);
+      if (machine) {
+        await machine.pause();
+      } else {
         machine = await restore(on, shape, nics, this.#bringUp);
         if (typeof machine !== "object") {
           this.#discardTaps(tapsOf(nics));

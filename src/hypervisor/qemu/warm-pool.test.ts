@@ -3,7 +3,12 @@ import { type TestContext, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import type { Furnishing, MachineExit } from "../index.js";
-import { type Pooled, type Poolable, WarmPool } from "./warm-pool.js";
+import {
+  type Origins,
+  type Pooled,
+  type Poolable,
+  WarmPool,
+} from "./warm-pool.js";
 
 class TestMachine implements Poolable {
   readonly exited: Promise<MachineExit>;
@@ -30,19 +35,25 @@ function setUp(
     key?: () => string;
     available?: () => number;
     make?: () => boolean;
+    /** Default: 2. */
+    size?: number;
+    origins?: Origins;
   } = {},
 ) {
-  const { key, available, make } = {
+  const { key, available, make, size, origins } = {
     key: () => "a",
     available: () => 0.9,
     make: () => true,
+    size: 2,
+    origins: undefined,
     ...behaviour,
   };
   const made: TestMachine[] = [];
   const discarded: Pooled<TestMachine>[] = [];
   const lines: string[] = [];
   const pool = new WarmPool<TestMachine>({
-    size: 2,
+    size,
+    ...(origins && { origins }),
     make: (furnishing) => {
       if (!make()) return Promise.resolve(undefined);
       const machine = new TestMachine();
@@ -203,4 +214,62 @@ test("when it is closed nothing is left, and nothing is made", async (t) => {
   assert.equal(made.length, 2);
   assert.ok(made[1]?.killed);
   assert.equal(pool.length, 0);
+});
+
+/** What machines are forked from: one, once it was prepared. */
+class TestOrigins implements Origins {
+  prepared = 0;
+  closed = 0;
+  #there = false;
+
+  count = () => (this.#there ? 1 : 0);
+  prepare = () => {
+    this.prepared++;
+    this.#there = true;
+    return Promise.resolve();
+  };
+  close = () => {
+    this.closed++;
+    this.#there = false;
+    return Promise.resolve();
+  };
+}
+
+test("what machines are forked from comes before them", async (t) => {
+  const origins = new TestOrigins();
+  const seen: number[] = [];
+  const { pool } = setUp(t, {
+    origins,
+    make: () => seen.push(origins.prepared) > 0,
+  });
+  await pool.fill();
+  assert.deepEqual(seen, [1, 1]);
+});
+
+test("a pool without machines sees to what others are forked from", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval"] });
+  let available = 0.15;
+  const origins = new TestOrigins();
+  const { pool, made, lines } = setUp(t, {
+    size: 0,
+    origins,
+    available: () => available,
+  });
+  await pool.fill();
+  assert.equal(origins.prepared, 0, "the host is short of memory");
+  available = 0.5;
+  await pool.fill();
+  assert.equal(origins.prepared, 1);
+  assert.equal(pool.take("a"), undefined);
+  await until(() => origins.prepared === 2);
+  available = 0.05;
+  t.mock.timers.tick(5000);
+  await until(() => origins.closed === 1);
+  assert.match(lines.join(), /short of memory/);
+  available = 0.5;
+  await pool.fill();
+  assert.equal(origins.count(), 1);
+  await pool.close();
+  assert.equal(origins.count(), 0);
+  assert.equal(made.length, 0);
 });

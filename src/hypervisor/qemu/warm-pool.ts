@@ -1,6 +1,7 @@
 /**
  * Machines that are up and stand still until a container needs one. The pool fills itself in the
- * background, one machine at a time and not while containers start, and gives way when memory runs short.
+ * background, one machine at a time and not while containers start, and gives way when memory runs short. So it
+ * does with what machines are forked from, even if it has none itself.
  *
  * One of several is furnished for another container of the image that was used last; the others are for any.
  */
@@ -37,15 +38,25 @@ export interface Pooled<M extends Poolable> {
   furnishing?: Furnishing;
 }
 
+/** What machines are forked from: the pool's, and those that are needed when it is empty. */
+export interface Origins {
+  /** How many there are. */
+  count: () => number;
+  /** Makes what is missing, where there can be any. Not called again before it is done. */
+  prepare: () => Promise<void>;
+  /** Ends all of them. */
+  close: () => Promise<void>;
+}
+
 export interface WarmPoolOptions<M extends Poolable> {
-  /** How many machines stand ready; 0: there is no pool. */
+  /** How many machines stand ready. */
   size: number;
   /** @returns undefined when none can be made now, and `fill` will be called when it can */
   make: (furnishing?: Furnishing) => Promise<Pooled<M> | undefined>;
   /** Called with what has ended in the pool, or was never taken. */
   discarded: (pooled: Pooled<M>) => void;
-  /** Called when the pool is given up for want of memory. */
-  gaveWay?: () => Promise<void>;
+  /** Default: none. */
+  origins?: Origins;
   /** Available memory of the host, as a share of all of it. */
   availableMemory: () => Promise<number>;
   log: Logger;
@@ -60,6 +71,8 @@ export class WarmPool<M extends Poolable> {
   #filling: Promise<void> | undefined;
   #timer: NodeJS.Timeout | undefined;
   #wantedSince: number | undefined;
+  /** Whether what machines are forked from is to be looked after. */
+  #unprepared = false;
   #look: NodeJS.Timeout | undefined;
   #closed = false;
   /** What was wished for last. */
@@ -86,7 +99,7 @@ export class WarmPool<M extends Poolable> {
     const taken =
       furnished ?? this.#ready.find(({ furnishing }) => !furnishing);
     if (taken) this.#ready.splice(this.#ready.indexOf(taken), 1);
-    this.#fillWhenQuiet();
+    this.fillWhenQuiet();
     return taken;
   }
 
@@ -95,11 +108,12 @@ export class WarmPool<M extends Poolable> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#wantedSince = undefined;
+    this.#unprepared = this.#options.origins !== undefined;
     this.#filling ??= this.#fill().finally(() => (this.#filling = undefined));
     return this.#filling;
   }
 
-  /** Ends all of them. */
+  /** Ends all of them, and what they are forked from. */
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#timer);
@@ -109,18 +123,24 @@ export class WarmPool<M extends Poolable> {
   }
 
   async #fill(): Promise<void> {
-    const { size, log } = this.#options;
+    const { size, origins, log } = this.#options;
     try {
       this.#dropOthers(
         ({ furnishing }) =>
           furnishing && !(this.#wish && isSame(furnishing, this.#wish)),
       );
-      while (!this.#closed && this.#ready.length < size) {
+      while (!this.#closed && (this.#unprepared || this.#ready.length < size)) {
         // A start goes first: `take` has set the timer anew.
         if (this.#timer !== undefined) return;
         if ((await this.#options.availableMemory()) < ENOUGH) {
           this.#fillAfter(LOOK_MS);
           return;
+        }
+        if (this.#unprepared) {
+          this.#unprepared = false;
+          await origins?.prepare();
+          if (origins?.count()) this.#watchMemory();
+          continue;
         }
         const made = await this.#make();
         if (!made) return;
@@ -169,12 +189,12 @@ export class WarmPool<M extends Poolable> {
       this.#ready.splice(at, 1);
       discarded(pooled);
       log.warn({ reason }, "a machine of the warm pool ended: another is made");
-      this.#fillWhenQuiet();
+      this.fillWhenQuiet();
     });
   }
 
   /** When no start has followed for a while; not put off for ever. */
-  #fillWhenQuiet(): void {
+  fillWhenQuiet(): void {
     const now = performance.now();
     this.#wantedSince ??= now;
     const left = this.#wantedSince + LONGEST_QUIET_MS - now;
@@ -182,7 +202,8 @@ export class WarmPool<M extends Poolable> {
   }
 
   #fillAfter(ms: number): void {
-    if (this.#closed || this.#options.size === 0) return;
+    const { size, origins } = this.#options;
+    if (this.#closed || (size === 0 && !origins)) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => void this.fill(), ms).unref();
   }
@@ -206,24 +227,26 @@ export class WarmPool<M extends Poolable> {
       if (!furnishing || !(await isGone(furnishing))) continue;
       if (this.#wish && isSame(this.#wish, furnishing)) this.#wish = undefined;
       this.#dropOthers((one) => one.furnishing === furnishing);
-      this.#fillWhenQuiet();
+      this.fillWhenQuiet();
     }
   }
 
   async #giveWay(): Promise<void> {
     const share = await this.#options.availableMemory();
-    if (share >= SCARCE || this.#ready.length === 0) return;
+    const machines = this.#ready.length;
+    const zygotes = this.#options.origins?.count() ?? 0;
+    if (share >= SCARCE || machines + zygotes === 0) return;
     this.#options.log.warn(
-      { machines: this.#ready.length },
+      { machines, zygotes },
       "the host is short of memory: the warm pool is given up for now",
     );
     await this.#drain();
-    await this.#options.gaveWay?.();
     this.#fillAfter(LOOK_MS);
   }
 
   async #drain(): Promise<void> {
     await Promise.all(this.#ready.splice(0).map((one) => this.#end(one)));
+    await this.#options.origins?.close();
   }
 
   async #end(pooled: Pooled<M>): Promise<void> {

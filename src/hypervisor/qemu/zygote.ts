@@ -33,6 +33,8 @@ export interface ZygoteOptions {
   nics: () => Promise<NicBackend[]>;
   /** Called with the NICs of a zygote that has ended. */
   discarded: (nics: NicBackend[]) => void;
+  /** Called when one has ended by itself, or is of no use. */
+  lost: () => void;
   log: Logger;
 }
 
@@ -52,47 +54,46 @@ export class Zygotes {
     this.#options = options;
   }
 
-  /**
-   * A machine that stands still and has gone through a start; makes the zygote, if need be. Not to be called
-   * again before it is there.
-   * @returns undefined where there can be none: the reason, if it is one, is in the log
-   */
-  async forkPaused(
-    kind: MachineKind,
-    nics: NicBackend[],
-    rehearsal: Rehearsal,
-  ): Promise<QemuMachine | undefined> {
-    if (!canFork(kind.on, nics)) return undefined;
-    return this.#counted(kind, async () => {
-      const zygote = await this.#zygote(kind, rehearsal);
-      if (!zygote) return undefined;
-      const machine = await this.#copy(zygote, kind, nics);
-      await machine.pause();
-      return machine;
-    });
+  /** How many there are. */
+  get length(): number {
+    return this.#current ? 1 : 0;
   }
 
   /**
-   * The same, and it runs; only where there is a zygote of that kind.
+   * Makes the zygote, where there can be one: machines are restored otherwise, and the reason is in the log. Not to
+   * be called again before it is there.
+   */
+  async prepare(kind: MachineKind, rehearsal: Rehearsal): Promise<void> {
+    const { on, shape, key } = kind;
+    if (!canFork(on) || shape.nics !== "tap" || this.#isHopeless(key)) return;
+    if (this.#current?.key === key) return;
+    await this.close();
+    try {
+      this.#current = await this.#make(kind, rehearsal);
+    } catch (error) {
+      const reason = (error as Error).message;
+      this.#failed(key);
+      this.#options.log.warn(
+        { reason },
+        "the zygote could not be made: machines are restored instead",
+      );
+    }
+  }
+
+  /**
+   * A machine that has gone through a start, and runs; only where there is a zygote of that kind.
    * @returns undefined where there is none, or it does not work: the reason is in the log then
    */
   async fork(
     kind: MachineKind,
     nics: NicBackend[],
   ): Promise<QemuMachine | undefined> {
+    const { key } = kind;
     const zygote = this.#current;
-    if (zygote?.key !== kind.key || !canFork(kind.on, nics)) return undefined;
-    return this.#counted(kind, () => this.#copy(zygote, kind, nics));
-  }
-
-  async #counted(
-    { key }: MachineKind,
-    fork: () => Promise<QemuMachine | undefined>,
-  ): Promise<QemuMachine | undefined> {
-    if ((this.#failures.get(key) ?? 0) >= MOST_FAILURES) return undefined;
+    if (zygote?.key !== key || this.#isHopeless(key)) return undefined;
     try {
-      const machine = await fork();
-      if (machine) this.#failures.delete(key);
+      const machine = await this.#copy(zygote, kind, nics);
+      this.#failures.delete(key);
       return machine;
     } catch (error) {
       const reason = (error as Error).message;
@@ -101,14 +102,21 @@ export class Zygotes {
         "a machine could not be forked: it is restored instead",
       );
       // Those that were asked for at the same time fail with it.
-      if (this.#current?.key === key) this.#failed(key);
-      await this.close();
+      if (this.#current === zygote) {
+        this.#failed(key);
+        await this.close();
+        this.#options.lost();
+      }
       return undefined;
     }
   }
 
   #failed(key: string): void {
     this.#failures.set(key, (this.#failures.get(key) ?? 0) + 1);
+  }
+
+  #isHopeless(key: string): boolean {
+    return (this.#failures.get(key) ?? 0) >= MOST_FAILURES;
   }
 
   /** Ends the zygote; what was forked from it goes on. */
@@ -118,13 +126,12 @@ export class Zygotes {
     await machine?.kill();
   }
 
-  async #zygote(
+  /** @returns undefined while there is no template */
+  async #make(
     { key, on, shape }: MachineKind,
     rehearsal: Rehearsal,
   ): Promise<Zygote | undefined> {
-    if (this.#current?.key === key) return this.#current;
-    await this.close();
-    const { bringUp, discarded, log } = this.#options;
+    const { bringUp, discarded, lost, log } = this.#options;
     const nics = await this.#options.nics();
     const machine = await restore(on, shape, nics, bringUp, "zygote");
     if (typeof machine !== "object") {
@@ -136,16 +143,15 @@ export class Zygotes {
       discarded(nics);
       if (this.#current !== zygote) return;
       this.#current = undefined;
-      log.warn({ reason }, "the warm pool's zygote ended: another is made");
+      log.warn({ reason }, "the zygote ended: another is made");
+      lost();
     });
     try {
       await rehearse(machine, rehearsal);
     } catch (error) {
-      this.#failed(key);
       await machine.kill();
       throw error;
     }
-    this.#current = zygote;
     return zygote;
   }
 
@@ -171,12 +177,8 @@ export class Zygotes {
 }
 
 /** An accelerator's state is the host kernel's, and only a confined machine has what forks it. */
-function canFork({ platform }: TemplatePlatform, nics: NicBackend[]): boolean {
-  return (
-    platform.accelerator === "tcg" &&
-    platform.jail.room !== undefined &&
-    nics.every(({ kind }) => kind === "tap")
-  );
+function canFork({ platform }: TemplatePlatform): boolean {
+  return platform.accelerator === "tcg" && platform.jail.room !== undefined;
 }
 
 async function retried<T>(action: () => Promise<T>): Promise<T> {
