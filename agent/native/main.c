@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "bytecode.h"
+#include "heap.h"
 #include "init.h"
 #include "quickjs.h"
 #include "sys.h"
@@ -19,7 +20,7 @@ int main(int argc, char **argv) {
   if (argc > 2 && strcmp(argv[0], INIT_NAME) == 0) return init_main(argv + 2);
   struct timespec started;
   clock_gettime(CLOCK_MONOTONIC, &started);
-  JSRuntime *runtime = JS_NewRuntime();
+  JSRuntime *runtime = JS_NewRuntime2(&heap_functions, NULL);
   JSContext *context = runtime ? JS_NewContextRaw(runtime) : NULL;
   if (!context) return 1;
   JS_AddIntrinsicBaseObjects(context);
