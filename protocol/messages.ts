@@ -214,6 +214,8 @@ export interface Furnish {
   /** As in {@link Setup}. A container with others is not worse served. */
   maskedPaths: string[];
   readonlyPaths: string[];
+  /** What the container's processes are likely to have; one that has others gets its first process later. */
+  capabilities: string[];
   /** What the container is likely to run: it is looked up, and its begin read ahead. No other serves it worse. */
   program: { name: string; /** PATH */ path: string };
 }

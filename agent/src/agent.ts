@@ -116,7 +116,7 @@ export class Agent implements Receiver {
       respond({ id: raw.id, ok: false, error: toAgentError(error) });
     try {
       // Begun at once: frames that follow it may be for the process it starts.
-      Promise.resolve(this.perform(checkRequest(raw))).then(
+      Promise.resolve(this.perform(checkRequest(raw), text)).then(
         (result) => respond({ id: raw.id, ok: true, result }),
         fail,
       );
@@ -152,7 +152,7 @@ export class Agent implements Receiver {
       else process.sync();
   }
 
-  private perform(request: Request): unknown {
+  private perform(request: Request, text: string): unknown {
     switch (request.op) {
       case "hello":
         this.prepare();
@@ -169,7 +169,7 @@ export class Agent implements Receiver {
         reseed(request.args.entropy);
         return {};
       case "spawn":
-        return this.spawn(request.args);
+        return this.spawn(request.args, text);
       case "signal":
         return this.signal(request.args);
       case "resize":
@@ -284,6 +284,7 @@ export class Agent implements Receiver {
 
   private async spawn(
     args: Operations["spawn"]["args"],
+    text: string,
   ): Promise<{ pid: number }> {
     const { init } = this;
     const { process: id } = args;
@@ -292,7 +293,7 @@ export class Agent implements Receiver {
     if (!first && (!init || !this.processes.get(INIT_PROCESS)?.running))
       throw refused("invalid", "the container is not running");
     const made = first ? this.takeFirst(args) : undefined;
-    const process = new ProgramProcess(args, {
+    const process = new ProgramProcess(args, text, {
       ...context,
       ...(made && { made }),
       ...(first || !init ? {} : { init }),

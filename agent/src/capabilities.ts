@@ -45,6 +45,8 @@ export const CAPABILITIES: readonly string[] = [
   "CHECKPOINT_RESTORE",
 ];
 
+const NUMBERS = new Map(CAPABILITIES.map((name, number) => [name, number]));
+
 /**
  * Numbers of the named capabilities.
  * @throws {Failure} `invalid` for an unknown name
@@ -52,10 +54,8 @@ export const CAPABILITIES: readonly string[] = [
 export function capabilityNumbers(names: string[]): Set<number> {
   const numbers = new Set<number>();
   for (const name of names) {
-    const number = CAPABILITIES.indexOf(
-      name.startsWith("CAP_") ? name.slice(4) : name,
-    );
-    if (number < 0)
+    const number = NUMBERS.get(name.startsWith("CAP_") ? name.slice(4) : name);
+    if (number === undefined)
       throw new Failure(
         "invalid",
         `unknown capability: ${JSON.stringify(name)}`,

@@ -25,8 +25,8 @@ import {
 } from "./constants.js";
 import type { Container } from "./container.js";
 import { Failure, step, toAgentError } from "./failure.js";
-import { readAhead, readLine, writeAll, writeText } from "./files.js";
-import type { Order } from "./first-process.js";
+import { readAhead, writeAll, writeText } from "./files.js";
+import { readOrder } from "./first-process.js";
 import { execErrorCode, lookPath, type PathProblem } from "./look-path.js";
 import {
   enterContainer,
@@ -37,8 +37,8 @@ import {
 } from "./namespaces.js";
 import { resourceNumber } from "./rlimits.js";
 import { isSysError, unless } from "./sys.js";
-import { readUserFile } from "./user-files.js";
-import { resolveUser, type ExecUser } from "./users.js";
+import { readUserFiles } from "./user-files.js";
+import { resolveUser, type ExecUser, type UserFiles } from "./users.js";
 
 /** What the init of --init is called: Docker's name, by which native/main.c knows it. */
 const INIT_NAME = "/sbin/docker-init";
@@ -67,7 +67,7 @@ export function runChild(plan: ChildPlan): never {
         CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP,
       );
     }
-    become(spawn, stdio, init === undefined);
+    become(spawn, stdio, init === undefined, readUserFiles(), undefined);
   });
 }
 
@@ -82,26 +82,28 @@ export function runWaitingChild(plan: {
   report: number;
 }): never {
   orReport(plan.report, () => {
-    const { maskedPaths, readonlyPaths } = plan.furnish;
+    const { maskedPaths, readonlyPaths, capabilities } = plan.furnish;
     enterRoot(false);
     protectPaths(readonlyPaths, maskedPaths);
+    const userFiles = readUserFiles();
     readLikely(plan.furnish.program);
+    const kept = capabilityNumbers(capabilities);
+    dropFromBounds(kept, undefined);
     sys.close(plan.ready);
-    const { names, spawn } = JSON.parse(readLine(plan.order)) as Order;
+    const { names, spawn } = readOrder(plan.order);
     writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
     setNames(names);
     makePath(spawn.cwd);
     const [stdin, stdout, stderr] = plan.stdio;
-    become(spawn, [spawn.stdin ? stdin : -1, stdout, stderr], true);
+    const given = [spawn.stdin ? stdin : -1, stdout, stderr] as const;
+    become(spawn, given, true, userFiles, kept);
   });
 }
 
-/** Reads what `become` will, and the program, which most often fits into this. */
+/** Most programs fit into this. */
 const READ_AHEAD = 2 * 1024 * 1024;
 
 function readLikely({ name, path }: Furnish["program"]): void {
-  readUserFile("/etc/passwd");
-  readUserFile("/etc/group");
   try {
     readAhead(lookPath(name, path, checkExecutable), READ_AHEAD);
   } catch {
@@ -123,18 +125,18 @@ function orReport(report: number, run: () => void): never {
   sys.exit(127);
 }
 
-/** @param isFirst it is the container's first process */
+/**
+ * @param isFirst it is the container's first process
+ * @param bounds the capabilities that the process may have; undefined: all
+ */
 function become(
   spawn: Spawn,
-  stdio: ChildPlan["stdio"],
+  stdio: Readonly<ChildPlan["stdio"]>,
   isFirst: boolean,
+  userFiles: UserFiles,
+  bounds: ReadonlySet<number> | undefined,
 ): void {
-  const user = resolveUser(
-    spawn.user,
-    spawn.groups,
-    readUserFile("/etc/passwd"),
-    readUserFile("/etc/group"),
-  );
+  const user = resolveUser(spawn.user, spawn.groups, userFiles);
   sys.setsid();
   takeStdio(stdio, user.uid, spawn.tty !== undefined);
   for (const { name, soft, hard } of spawn.rlimits)
@@ -143,7 +145,7 @@ function become(
     );
   const env = environmentFor(spawn.env, user);
   const late = !enterFolder(spawn.cwd);
-  dropPrivileges(user, spawn.capabilities);
+  dropPrivileges(user, spawn.capabilities, bounds);
   if (late) step(chdirError(spawn.cwd), () => sys.chdir(spawn.cwd));
   if (spawn.noNewPrivileges) sys.prctl(PR_SET_NO_NEW_PRIVS, 1, 0);
   const program = lookPath(
@@ -173,7 +175,7 @@ function become(
 
 /** The user owns its pipes, so that it can open /dev/stdout again. */
 function takeStdio(
-  stdio: [number, number, number],
+  stdio: Readonly<ChildPlan["stdio"]>,
   uid: number,
   terminal: boolean,
 ): void {
@@ -215,13 +217,13 @@ function chdirError(path: string): string {
   return `chdir to cwd (${JSON.stringify(path)}) set in config.json failed`;
 }
 
-function dropPrivileges(user: ExecUser, names: string[]): void {
+function dropPrivileges(
+  user: ExecUser,
+  names: string[],
+  bounds: ReadonlySet<number> | undefined,
+): void {
   const kept = capabilityNumbers(names);
-  CAPABILITIES.forEach((_, number) => {
-    // A kernel that does not know it says so with EINVAL.
-    if (!kept.has(number))
-      unless(["EINVAL"], () => sys.prctl(PR_CAPBSET_DROP, number, 0));
-  });
+  dropFromBounds(kept, bounds);
   sys.prctl(PR_SET_KEEPCAPS, 1, 0);
   sys.setgroups(user.groups);
   sys.setgid(user.gid);
@@ -229,6 +231,17 @@ function dropPrivileges(user: ExecUser, names: string[]): void {
   sys.prctl(PR_SET_KEEPCAPS, 0, 0);
   const [low, high] = capabilityWords(kept);
   sys.setCapabilities(low, high);
+}
+
+/** @param bounds what they are now; undefined: everything */
+function dropFromBounds(
+  kept: ReadonlySet<number>,
+  bounds: ReadonlySet<number> | undefined,
+): void {
+  for (const number of bounds ?? CAPABILITIES.keys())
+    // A kernel that does not know it says so with EINVAL.
+    if (!kept.has(number))
+      unless(["EINVAL"], () => sys.prctl(PR_CAPBSET_DROP, number, 0));
 }
 
 function checkExecutable(path: string): PathProblem | undefined {

@@ -4,7 +4,6 @@
  * machine restored out of a template has it.
  */
 import type { Furnish, Setup, SetupResult } from "../../protocol/index.js";
-import { decodeBase64 } from "./base64.js";
 import { makeCgroup, removeCgroup, setLimits } from "./cgroup.js";
 import { AT_FDCWD, CLOCK_MONOTONIC, O_RDWR } from "./constants.js";
 import { filterDevices } from "./device-filter.js";
@@ -174,11 +173,17 @@ export function setClock(time: number): void {
   step("set the clock", () => sys.setClock(time));
 }
 
-/** @param entropy at least 64 bytes, base64 */
+/** Base64 of 64 bytes. */
+const ENTROPY_CHARACTERS = 88;
+
+/**
+ * The text itself goes into the pool: it is as random as what it stands for.
+ * @param entropy at least 64 bytes, base64
+ */
 export function reseed(entropy: string): void {
-  const bytes = decodeBase64(entropy);
-  if (bytes.byteLength < 64)
+  if (entropy.length < ENTROPY_CHARACTERS)
     throw new Failure("invalid", "entropy: at least 64 bytes are needed");
+  const bytes = sys.encode(entropy);
   step("reseed the random pool", () => {
     const random = sys.open(AT_FDCWD, "/dev/urandom", O_RDWR, 0);
     try {

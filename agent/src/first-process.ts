@@ -12,14 +12,13 @@ import {
   SIGKILL,
 } from "./constants.js";
 import { step } from "./failure.js";
-import { writeAll } from "./files.js";
+import { readLine, writeAll } from "./files.js";
 import { openPipes, type Stdio } from "./stdio.js";
 
-/** What tells the process which container's it is. */
-export interface Order {
-  names: Pick<Setup, "hostname" | "domainname">;
-  spawn: Spawn;
-}
+export type Names = Pick<Setup, "hostname" | "domainname">;
+
+/** Between the names and the request, in the line that tells the process which container's it is. */
+const SEPARATOR = "\t";
 
 export class FirstProcess {
   private constructor(
@@ -57,11 +56,12 @@ export class FirstProcess {
 
   /** Whether it is as that container's process has to be. */
   fits(setup: Setup, spawn: Spawn): boolean {
-    const { maskedPaths, readonlyPaths } = this.furnish;
+    const { maskedPaths, readonlyPaths, capabilities } = this.furnish;
     return (
       spawn.tty === undefined &&
       !setup.rootfs.readonly &&
       Object.keys(setup.sysctls).length === 0 &&
+      areAmong(spawn.capabilities, capabilities) &&
       areEqual(setup.maskedPaths, maskedPaths) &&
       areEqual(setup.readonlyPaths, readonlyPaths)
     );
@@ -74,9 +74,16 @@ export class FirstProcess {
     return { ...this.stdio, input: -1 };
   }
 
-  /** It goes on, and becomes the program. */
-  go(order: Order): void {
-    writeAll(this.order, sys.encode(JSON.stringify(order) + "\n"));
+  /**
+   * It goes on, and becomes the program.
+   * @param request the request to spawn it, as it came: to write it again takes longer than to read it
+   */
+  go({ hostname, domainname }: Names, request: string): void {
+    const names = JSON.stringify({ hostname, domainname });
+    writeAll(
+      this.order,
+      sys.encode(names + SEPARATOR + oneLine(request) + "\n"),
+    );
     sys.close(this.order);
   }
 
@@ -97,5 +104,26 @@ export class FirstProcess {
 }
 
 function areEqual(a: readonly string[], b: readonly string[]): boolean {
-  return a.length === b.length && a.every((item, i) => item === b[i]);
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+function areAmong(some: readonly string[], all: readonly string[]): boolean {
+  if (areEqual(some, all)) return true;
+  for (const item of some) if (!all.includes(item)) return false;
+  return true;
+}
+
+/** What `go` was told. */
+export function readOrder(fd: number): { names: Names; spawn: Spawn } {
+  const line = readLine(fd);
+  const at = line.indexOf(SEPARATOR);
+  const { args } = JSON.parse(line.slice(at + 1)) as { args: Spawn };
+  return { names: JSON.parse(line.slice(0, at)) as Names, spawn: args };
+}
+
+/** JSON may have newlines, but between its tokens only. */
+function oneLine(json: string): string {
+  return json.includes("\n") ? JSON.stringify(JSON.parse(json)) : json;
 }

@@ -1,5 +1,9 @@
 /** IP and MAC addresses as text and bytes. */
 
+const ZERO = 48;
+const NINE = 57;
+const LOWER_A = 97;
+
 /** An address's bytes: 4 of IPv4, 6 of a MAC, 16 of IPv6. */
 export type AddressBytes = number[];
 
@@ -29,12 +33,14 @@ export function parseCidr(text: string): {
 
 /** @throws {RangeError} the text is no MAC address */
 export function parseMac(text: string): AddressBytes {
-  const bytes = text
-    .split(":")
-    .map((part) => (part.length === 2 ? hex(part) : undefined));
-  if (bytes.length !== 6 || bytes.includes(undefined))
+  const bytes: number[] = [];
+  for (const part of text.split(":")) {
+    const byte = part.length === 2 ? hex(part) : undefined;
+    if (byte !== undefined) bytes.push(byte);
+  }
+  if (bytes.length !== 6 || text.length !== 17)
     throw new RangeError(`not a MAC address: ${text}`);
-  return bytes as number[];
+  return bytes;
 }
 
 /** The last address of an IPv4 network. */
@@ -49,10 +55,14 @@ export function broadcastOf(
 }
 
 function parseIpv4(text: string): AddressBytes | undefined {
-  const bytes = text.split(".").map((part) => decimal(part, 255));
-  return bytes.length === 4 && !bytes.includes(undefined)
-    ? (bytes as number[])
-    : undefined;
+  const parts = text.split(".");
+  const bytes: number[] = [];
+  for (const part of parts) {
+    const byte = decimal(part, 255);
+    if (byte === undefined) return undefined;
+    bytes.push(byte);
+  }
+  return bytes.length === 4 ? bytes : undefined;
 }
 
 function parseIpv6(text: string): AddressBytes | undefined {
@@ -88,18 +98,29 @@ function groups(text: string): AddressBytes | undefined {
 
 function decimal(text: string, max: number): number | undefined {
   if (text === "" || text.length > 3) return undefined;
-  for (const digit of text) if (digit < "0" || digit > "9") return undefined;
-  const value = Number(text);
+  let value = 0;
+  for (let i = 0; i < text.length; i++) {
+    const digit = text.charCodeAt(i) - ZERO;
+    if (digit < 0 || digit > 9) return undefined;
+    value = value * 10 + digit;
+  }
   return value <= max ? value : undefined;
 }
 
 function hex(text: string): number | undefined {
   if (text === "") return undefined;
   let value = 0;
-  for (const char of text.toLowerCase()) {
-    const digit = "0123456789abcdef".indexOf(char);
+  for (let i = 0; i < text.length; i++) {
+    const digit = hexDigit(text.charCodeAt(i));
     if (digit < 0) return undefined;
     value = value * 16 + digit;
   }
   return value;
+}
+
+/** Its value by its character's code; below 0 for none. */
+function hexDigit(code: number): number {
+  if (code <= NINE) return code - ZERO;
+  const letter = (code | 0x20) - LOWER_A;
+  return letter >= 0 && letter < 6 ? 10 + letter : -1;
 }

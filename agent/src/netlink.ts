@@ -5,6 +5,8 @@
 import type { AddressBytes } from "./ip-address.js";
 
 const HEADER = 16;
+/** Room for the changes of all of a machine's NICs, in bytes. */
+const BUFFER = 4096;
 const NLMSG_ERROR = 2;
 const NLM_F_REQUEST = 1;
 const NLM_F_ACK = 4;
@@ -56,14 +58,16 @@ export interface NetlinkAnswer {
 export class NetlinkBatch {
   readonly buffer: ArrayBuffer;
   private readonly view: DataView;
+  private readonly bytes: Uint8Array;
   private start = 0;
   private at = 0;
   /** What each message does, in words; a message's sequence number is its place here, from 1. */
   readonly steps: string[] = [];
 
-  constructor(size = 16 * 1024) {
+  constructor(size = BUFFER) {
     this.buffer = new ArrayBuffer(size);
     this.view = new DataView(this.buffer);
+    this.bytes = new Uint8Array(this.buffer);
   }
 
   /** Bytes in use. */
@@ -74,13 +78,16 @@ export class NetlinkBatch {
   /** Changes a link (a network device) by its index. */
   link(what: string, index: number, change: LinkChange): void {
     this.begin(what, RTM_NEWLINK, NLM_F_ACK);
-    this.u8(0, 0, 0, 0);
+    this.u8s(0, 0, 0, 0);
     this.u32(index);
     this.u32(change.up ? IFF_UP : 0);
     this.u32(change.up === undefined ? 0 : IFF_UP);
     if (change.name !== undefined) {
-      const name = [...change.name].map((char) => char.charCodeAt(0));
-      this.attribute(IFLA_IFNAME, [...name, 0]);
+      const name: number[] = [];
+      for (let i = 0; i < change.name.length; i++)
+        name.push(change.name.charCodeAt(i));
+      name.push(0);
+      this.attribute(IFLA_IFNAME, name);
     }
     if (change.mac) this.attribute(IFLA_ADDRESS, change.mac);
     if (change.mtu) this.attribute(IFLA_MTU, u32Bytes(change.mtu));
@@ -101,7 +108,7 @@ export class NetlinkBatch {
   ): void {
     const v6 = address.length === 16;
     this.begin(what, RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
-    this.u8(v6 ? AF_INET6 : AF_INET, prefix, v6 ? IFA_F_NODAD : 0, 0);
+    this.u8s(v6 ? AF_INET6 : AF_INET, prefix, v6 ? IFA_F_NODAD : 0, 0);
     this.u32(index);
     this.attribute(IFA_LOCAL, address);
     this.attribute(IFA_ADDRESS, address);
@@ -117,7 +124,7 @@ export class NetlinkBatch {
     prefix: number,
   ): void {
     this.begin(what, RTM_DELADDR, NLM_F_ACK);
-    this.u8(address.length === 16 ? AF_INET6 : AF_INET, prefix, 0, 0);
+    this.u8s(address.length === 16 ? AF_INET6 : AF_INET, prefix, 0, 0);
     this.u32(index);
     this.attribute(IFA_LOCAL, address);
     this.attribute(IFA_ADDRESS, address);
@@ -127,8 +134,8 @@ export class NetlinkBatch {
   /** Sets the default route of the gateway's family. */
   defaultRoute(what: string, index: number, gateway: AddressBytes): void {
     this.begin(what, RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
-    this.u8(gateway.length === 16 ? AF_INET6 : AF_INET, 0, 0, 0);
-    this.u8(RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST);
+    this.u8s(gateway.length === 16 ? AF_INET6 : AF_INET, 0, 0, 0);
+    this.u8s(RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST);
     this.u32(0);
     this.attribute(RTA_GATEWAY, gateway);
     this.attribute(RTA_OIF, u32Bytes(index));
@@ -153,7 +160,7 @@ export class NetlinkBatch {
   private attribute(type: number, bytes: number[]): void {
     this.u16(4 + bytes.length);
     this.u16(type);
-    this.u8(...bytes);
+    for (const byte of bytes) this.bytes[this.at++] = byte;
     this.align();
   }
 
@@ -161,8 +168,9 @@ export class NetlinkBatch {
     this.at = (this.at + 3) & ~3;
   }
 
-  private u8(...values: number[]): void {
-    for (const value of values) this.view.setUint8(this.at++, value);
+  /** Four bytes. */
+  private u8s(a: number, b: number, c: number, d: number): void {
+    this.u32(a | (b << 8) | (c << 16) | (d << 24));
   }
 
   private u16(value: number): void {

@@ -16,6 +16,8 @@ import { isSysError } from "./sys.js";
 export class ProgramProcess extends Process {
   constructor(
     private readonly spawn: Spawn,
+    /** The request for it, as it came. */
+    private readonly request: string,
     context: ProcessContext,
   ) {
     super(spawn, context);
@@ -36,8 +38,7 @@ export class ProgramProcess extends Process {
   }
 
   protected override order(made: FirstProcess): number {
-    const { hostname, domainname } = this.context.container.setup;
-    made.go({ names: { hostname, domainname }, spawn: this.spawn });
+    made.go(this.context.container.setup, this.request);
     return made.pid;
   }
 

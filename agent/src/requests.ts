@@ -32,6 +32,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
     paths: "array",
     maskedPaths: "array",
     readonlyPaths: "array",
+    capabilities: "array",
     program: "object",
   },
   wake: { time: "number", entropy: "string" },
@@ -103,13 +104,15 @@ export function checkRequest({ id, op, args }: RawRequest): Request {
     const value = (args as Record<string, unknown>)[field];
     if (typeOf(value) !== shape[field])
       throw new Failure("invalid", `${field}: ${shape[field]} is expected`);
-    if (
-      STRING_ARRAYS.has(field) &&
-      !(value as unknown[]).every((item) => typeof item === "string")
-    )
+    if (STRING_ARRAYS.has(field) && !areStrings(value as unknown[]))
       throw new Failure("invalid", `${field}: strings are expected`);
   }
   return { id, op, args } as Request;
+}
+
+function areStrings(values: unknown[]): boolean {
+  for (const value of values) if (typeof value !== "string") return false;
+  return true;
 }
 
 function typeOf(value: unknown): string {

@@ -9,12 +9,20 @@ import {
 } from "./constants.js";
 import { readAll } from "./files.js";
 import { unless } from "./sys.js";
+import { parseUserFiles, type UserFiles } from "./users.js";
 
 /** A passwd or group file beyond this is cut. */
 const MAX_USER_FILE = 8 * 1024 * 1024;
 
+export function readUserFiles(): UserFiles {
+  return parseUserFiles(
+    readUserFile("/etc/passwd"),
+    readUserFile("/etc/group"),
+  );
+}
+
 /** A file of the container, which may be anything: only a regular one is read. */
-export function readUserFile(path: string): string {
+function readUserFile(path: string): string {
   const fd = unless(["ENOENT", "ENOTDIR", "ELOOP", "EACCES", "ENXIO"], () =>
     sys.open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0),
   );

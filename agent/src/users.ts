@@ -26,7 +26,17 @@ interface GroupEntry {
   members: string[];
 }
 
+/** The container's passwd and group files. */
+export interface UserFiles {
+  passwd: PasswdEntry[];
+  group: GroupEntry[];
+}
+
 const MAX_ID = 2 ** 31 - 1;
+
+export function parseUserFiles(passwd: string, group: string): UserFiles {
+  return { passwd: parsePasswd(passwd), group: parseGroup(group) };
+}
 
 /** Entries of a passwd file. Malformed fields read as 0 and "", as Docker reads them. */
 export function parsePasswd(text: string): PasswdEntry[] {
@@ -42,7 +52,7 @@ export function parsePasswd(text: string): PasswdEntry[] {
 }
 
 /** Entries of a group file. */
-export function parseGroup(text: string): GroupEntry[] {
+function parseGroup(text: string): GroupEntry[] {
   return lines(text).map((line) => {
     const fields = line.split(":");
     return {
@@ -61,8 +71,7 @@ export function parseGroup(text: string): GroupEntry[] {
 export function resolveUser(
   spec: string,
   extraGroups: string[],
-  passwdText: string,
-  groupText: string,
+  files: UserFiles,
 ): ExecUser {
   const parts = spec.split(":");
   const userPart = parts[0] ?? "";
@@ -70,7 +79,7 @@ export function resolveUser(
   const user: ExecUser = { uid: 0, gid: 0, groups: [], home: "/" };
 
   const uid = number(userPart);
-  const entry = parsePasswd(passwdText).find((candidate) => {
+  const entry = files.passwd.find((candidate) => {
     if (userPart === "") return candidate.uid === 0;
     // A number is always an ID, also when a user is named so.
     return uid !== undefined
@@ -89,7 +98,7 @@ export function resolveUser(
     user.uid = inRange(uid);
   }
 
-  const allGroups = parseGroup(groupText);
+  const allGroups = files.group;
   const groups: number[] = [];
   if (groupPart !== "") {
     user.gid = findGroup(groupPart, allGroups, "unable to find group");

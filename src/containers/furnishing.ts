@@ -1,6 +1,7 @@
 /** Ordinary containers, and what their machines may have before it is known which one it is. */
 import type { Furnish, ShareSetup } from "../../protocol/index.js";
 import type { Disk, Furnishing } from "../hypervisor/index.js";
+import { capabilitiesOf } from "./capabilities.js";
 import type { Container } from "./container.js";
 import {
   DEFAULT_SHM_SIZE,
@@ -19,6 +20,7 @@ export function furnishOf({ program }: Furnishing): Furnish {
     paths: [...ENGINE_FILES],
     maskedPaths: [...MASKED_PATHS],
     readonlyPaths: [...READONLY_PATHS],
+    capabilities: capabilitiesOf({}),
     program,
   };
 }

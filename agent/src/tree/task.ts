@@ -15,7 +15,7 @@ import { writeAll } from "../files.js";
 import { MOUNT_POINTS } from "../rootfs.js";
 import type { Bytes } from "../sys.js";
 import { resolveUser } from "../users.js";
-import { readUserFile } from "../user-files.js";
+import { readUserFiles } from "../user-files.js";
 import { Archive } from "./archive.js";
 import { visitChanges } from "./changes.js";
 import { extract, openTarget } from "./extract.js";
@@ -155,12 +155,7 @@ function enginesOwn(setup: Container["setup"]): Set<Bytes> {
 }
 
 function ownerOf(user: string): { uid: number; gid: number } {
-  return resolveUser(
-    user,
-    [],
-    readUserFile("/etc/passwd"),
-    readUserFile("/etc/group"),
-  );
+  return resolveUser(user, [], readUserFiles());
 }
 
 /** Collects short texts for stdout. */

@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
-import { randomBytes } from "node:crypto";
 import { test } from "node:test";
-import { decodeBase64 } from "../../src/base64.js";
 import { capabilityNumbers, capabilityWords } from "../../src/capabilities.js";
 import { limitFiles } from "../../src/cgroup.js";
 import { lookPath } from "../../src/look-path.js";
@@ -9,17 +7,6 @@ import { parseMountOptions } from "../../src/mount-options.js";
 import { parseStat } from "../../src/process-list.js";
 import { checkRequest, parseRequest } from "../../src/requests.js";
 import { resourceNumber } from "../../src/rlimits.js";
-
-test("base64 of any length is decoded, other text refused", () => {
-  for (let length = 0; length < 70; length++) {
-    const bytes = randomBytes(length);
-    assert.deepEqual(
-      Buffer.from(decodeBase64(bytes.toString("base64"))),
-      bytes,
-    );
-  }
-  assert.throws(() => decodeBase64("a b="), RangeError);
-});
 
 test("Docker's default capabilities are 0xa80425fb", () => {
   const names =

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Failure } from "../../src/failure.js";
-import { resolveUser } from "../../src/users.js";
+import { parseUserFiles, resolveUser } from "../../src/users.js";
 
 const passwd = `# comment
 root:x:0:0:root:/root:/bin/sh
@@ -18,20 +18,20 @@ two:x:60:other,app
 three:x:70:approx
 `;
 const resolve = (spec: string, extra: string[] = []) =>
-  resolveUser(spec, extra, passwd, group);
+  resolveUser(spec, extra, parseUserFiles(passwd, group));
 
 test("nobody named is root, with root's home", () => {
   assert.deepEqual(resolve(""), { uid: 0, gid: 0, groups: [0], home: "/root" });
 });
 
 test("without a passwd file the home is /", () => {
-  assert.deepEqual(resolveUser("", [], "", ""), {
+  assert.deepEqual(resolveUser("", [], parseUserFiles("", "")), {
     uid: 0,
     gid: 0,
     groups: [0],
     home: "/",
   });
-  assert.deepEqual(resolveUser("12", [], "", ""), {
+  assert.deepEqual(resolveUser("12", [], parseUserFiles("", "")), {
     uid: 12,
     gid: 0,
     groups: [0],

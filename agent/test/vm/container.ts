@@ -24,7 +24,7 @@ export interface Result {
 export type SpawnOptions = Partial<Spawn> & { input?: string | Buffer };
 
 /** The capabilities Docker leaves a container. */
-const CAPABILITIES = [
+export const CAPABILITIES = [
   "CHOWN",
   "DAC_OVERRIDE",
   "FSETID",

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { TestContainer, defaultSetup } from "./container.js";
+import { CAPABILITIES, TestContainer, defaultSetup } from "./container.js";
 import { Refused } from "./machine.js";
 
 const ROOTFS = { image: 0, writable: 1, readonly: false };
@@ -10,6 +10,7 @@ const FURNISH = {
   paths: ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"],
   maskedPaths,
   readonlyPaths,
+  capabilities: CAPABILITIES,
   program: { name: "sh", path: "/nowhere:/bin" },
 };
 const SETUP = {
@@ -116,6 +117,32 @@ test("a process ahead that does not serve is replaced, and one that serves has i
       assert.equal(version?.startsWith("Linux"), !setup.maskedPaths);
       assert.ok(rest.length > 0);
       assert.equal(exit.code, 0);
+    } finally {
+      await box.stop();
+    }
+  }
+});
+
+test("a container has its own capabilities, fewer or more than the process ahead", async () => {
+  const cases = [
+    { capabilities: ["CHOWN", "KILL"], bounds: 0x21n },
+    { capabilities: ["CHOWN", "SYS_ADMIN"], bounds: 0x200001n },
+  ];
+  for (const { capabilities, bounds } of cases) {
+    const box = await TestContainer.boot();
+    try {
+      await box.machine.request("furnish", FURNISH);
+      await box.setup(SETUP);
+      const script = "grep -E '^Cap(Bnd|Eff|Prm)' /proc/self/status";
+      const { stdout, stderr } = await box.spawn(1, ["sh", "-c", script], {
+        capabilities,
+      });
+      const { stdout: text } = await box.finish(1, stdout, stderr);
+      const sets = text.match(/[0-9a-f]{16}/g) ?? [];
+      assert.deepEqual(
+        sets.map((set) => BigInt(`0x${set}`)),
+        [bounds, bounds, bounds],
+      );
     } finally {
       await box.stop();
     }
