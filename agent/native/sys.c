@@ -266,6 +266,20 @@ FUNCTION(sys_read) {
   return answer_io(ctx, read(fd, bytes, length));
 }
 
+/* For sources that give little at a time: reads until the range is full or nothing more is there now. */
+FUNCTION(sys_readMany) {
+  INT(0, fd);
+  RANGE(1, bytes, length);
+  int64_t end = 0;
+  while (end < length) {
+    ssize_t count = read(fd, bytes + end, length - end);
+    if (count <= 0 && end == 0) return answer_io(ctx, count);
+    if (count <= 0) break;
+    end += count;
+  }
+  return JS_NewInt64(ctx, end);
+}
+
 FUNCTION(sys_write) {
   INT(0, fd);
   RANGE(1, bytes, length);
@@ -883,6 +897,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(runJobs, 0),         ENTRY(collect, 0),
     ENTRY(open, 4),            ENTRY(close, 1),
     ENTRY(read, 4),            ENTRY(write, 4),
+    ENTRY(readMany, 4),
     ENTRY(stat, 3),            ENTRY(access, 2),
     ENTRY(bytesUsed, 1),
     ENTRY(list, 1),            ENTRY(readlink, 2),

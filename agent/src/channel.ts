@@ -134,7 +134,10 @@ export class Channel {
     return room === wanted || room >= SMALL ? room : 0;
   }
 
-  /** Adds a frame with the payload at `at` of `bytes`; false when there is no room for it. */
+  /**
+   * Adds a frame with the payload at `at` of `bytes`; false when there is no room for it. What goes beyond the end
+   * of `bytes` goes on at its beginning.
+   */
   put(
     type: FrameType,
     stream: number,
@@ -147,7 +150,12 @@ export class Channel {
       return false;
     encodeHeader(this.outView, this.outEnd, length, type, stream, offset);
     this.outEnd += HEADER_SIZE;
-    if (bytes && length > 0) sys.copy(bytes, at, length, this.out, this.outEnd);
+    if (bytes && length > 0) {
+      const piece = Math.min(length, bytes.byteLength - at);
+      sys.copy(bytes, at, piece, this.out, this.outEnd);
+      if (piece < length)
+        sys.copy(bytes, 0, length - piece, this.out, this.outEnd + piece);
+    }
     this.outEnd += length;
     this.outView.setUint8(this.outEnd++, END_BYTE);
     return true;
@@ -176,12 +184,12 @@ export class Channel {
   private receive(): void {
     for (let total = 0; this.canRead && total < READ_ROUND;) {
       const { reader } = this;
-      const count = sys.read(this.port, reader.buffer, reader.end, reader.room);
-      if (count <= 0) {
-        // Nothing there, or (0) no host: the port's next event says when to try again.
-        this.canRead = false;
-        return;
-      }
+      const { buffer, end, room } = reader;
+      // A port gives a page at a time.
+      const count = sys.readMany(this.port, buffer, end, room);
+      // Nothing more there, or (0) no host: the port's next event says when to try again.
+      if (count < room) this.canRead = false;
+      if (count <= 0) return;
       total += count;
       reader.advance(count);
     }

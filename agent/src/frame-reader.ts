@@ -19,6 +19,8 @@ export class FrameReader {
   private readonly view: DataView;
   private readonly bytes: Uint8Array;
   private begin = 0;
+  /** So many bytes make the next step possible. */
+  private wanted = HEADER_SIZE;
   /** Where the bytes end that were put in. */
   end = 0;
   /** After a Pad, zero bytes are dropped up to the Sync frame. */
@@ -45,7 +47,8 @@ export class FrameReader {
   /** Says that `count` bytes were put in at `end`, and handles every frame that is complete. */
   advance(count: number): void {
     this.end += count;
-    while (this.step());
+    // A frame comes in many pieces.
+    if (this.end - this.begin >= this.wanted) while (this.step());
     if (this.begin === this.end) {
       this.begin = this.end = 0;
     } else if (this.room < MAX_FRAME) {
@@ -64,16 +67,21 @@ export class FrameReader {
       if (this.begin === this.end) return false;
       this.inPadding = false;
     }
+    this.wanted = HEADER_SIZE;
     if (this.end - this.begin < HEADER_SIZE) return false;
     const header = decodeHeader(this.view, this.begin);
-    if (this.isPad()) {
+    if (header.length === 0 && header.type === FrameType.Pad && this.isPad()) {
       this.begin += HEADER_SIZE;
       this.inPadding = true;
+      this.wanted = 1;
       return true;
     }
     if (header.length > MAX_PAYLOAD) return this.lose("frame too long");
     const size = HEADER_SIZE + header.length + 1;
-    if (this.end - this.begin < size) return false;
+    if (this.end - this.begin < size) {
+      this.wanted = size;
+      return false;
+    }
     const at = this.begin + HEADER_SIZE;
     this.begin += size;
     if (this.bytes[this.begin - 1] === END_BYTE) this.handler(header, at);
@@ -88,6 +96,7 @@ export class FrameReader {
 
   private lose(message: string): boolean {
     this.lost = true;
+    this.wanted = 1;
     this.zeros = 0;
     this.onError(message);
     return true;

@@ -24,6 +24,8 @@ export class EventLoop {
   private readonly handlers = new Map<number, Handler>();
   private readonly events = new Uint32Array(MAX_EVENTS * 2);
   private timers: Timer[] = [];
+  /** No timer is due before. */
+  private nextTimer = Infinity;
   private readonly tasks: (() => void)[] = [];
 
   /**
@@ -50,6 +52,7 @@ export class EventLoop {
   after(milliseconds: number, run: () => void): () => void {
     const timer = { at: sys.clock(CLOCK_MONOTONIC) + milliseconds, run };
     this.timers.push(timer);
+    this.nextTimer = Math.min(this.nextTimer, timer.at);
     return () => {
       this.timers = this.timers.filter((other) => other !== timer);
     };
@@ -96,17 +99,18 @@ export class EventLoop {
   }
 
   private untilNextTimer(): number {
-    if (this.timers.length === 0) return -1;
-    const next = Math.min(...this.timers.map((timer) => timer.at));
-    return Math.max(0, Math.ceil(next - sys.clock(CLOCK_MONOTONIC)));
+    if (this.nextTimer === Infinity) return -1;
+    const left = this.nextTimer - sys.clock(CLOCK_MONOTONIC);
+    return Math.max(0, Math.ceil(left));
   }
 
   private runTimers(): void {
-    if (this.timers.length === 0) return;
+    if (this.nextTimer === Infinity) return;
     const now = sys.clock(CLOCK_MONOTONIC);
+    if (now < this.nextTimer) return;
     const due = this.timers.filter((timer) => timer.at <= now);
-    if (due.length === 0) return;
     this.timers = this.timers.filter((timer) => timer.at > now);
+    this.nextTimer = Math.min(...this.timers.map((timer) => timer.at));
     for (const timer of due) this.guard(timer.run);
   }
 }

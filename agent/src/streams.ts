@@ -99,7 +99,7 @@ export class OutputStream implements Source {
     if (this.silent) return "idle";
     const { ring, stream } = this;
     if (this.sent < ring.end) {
-      const length = channel.room(ring.piece(this.sent));
+      const length = channel.room(ring.end - this.sent);
       if (length === 0) return "full";
       channel.put(
         FrameType.Data,

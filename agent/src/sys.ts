@@ -31,6 +31,11 @@ export interface Sys {
   close(fd: number): void;
   /** Bytes read, 0 at the end, -1 when it would block. */
   read(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
+  /**
+   * The same by as many calls as it takes until the range is full or nothing more is there now, for what gives
+   * little at a time. An error that comes after some bytes is left to the next call.
+   */
+  readMany(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
   /** Bytes written, -1 when it would block. */
   write(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
   stat(directory: number, path: string, flags: number): Stat;
