@@ -35,11 +35,16 @@ export function step<T>(what: string, call: () => T): T {
   try {
     return call();
   } catch (error) {
-    if (error instanceof Failure) throw error;
-    throw new Failure(
-      "system",
-      `${what}: ${error instanceof Error ? error.message : String(error)}`,
-      isSysError(error) ? error.errno : undefined,
-    );
+    throw failureOf(what, error);
   }
+}
+
+/** An exception with what was being done. */
+export function failureOf(what: string, error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  return new Failure(
+    "system",
+    `${what}: ${error instanceof Error ? error.message : String(error)}`,
+    isSysError(error) ? error.errno : undefined,
+  );
 }

@@ -1,5 +1,5 @@
 /** Work on the container's files as a process of the agent; see protocol/messages.ts, FileWork. */
-import type { FileWork, PathStat } from "../../protocol/index.js";
+import { WINDOW, type FileWork, type PathStat } from "../../protocol/index.js";
 import { SIGKILL } from "./constants.js";
 import { Failure, step } from "./failure.js";
 import { Process, failureFrom, type ProcessContext } from "./process.js";
@@ -30,6 +30,8 @@ export class FileProcess extends Process {
 
   /** Not in the container's cgroup: its limits are not for the engine's work. */
   protected override fork(stdio: Stdio["child"], report: number): number {
+    // As much as may be under way: the channel need not wait for us, nor we for it.
+    if (stdio[0] >= 0) sys.setPipeSize(stdio[0], WINDOW);
     const pid = step("clone", () => sys.clone(0, -1));
     if (pid === 0)
       runTask(this.work.task, this.context.container, stdio, report);

@@ -159,8 +159,35 @@ export interface Tree {
   fill(bytes: ArrayBuffer, at: number, length: number, value: number): void;
   /** Sum of the bytes. */
   sum(bytes: ArrayBuffer, at: number, length: number): number;
+  /** What is before the first zero byte. */
+  textBefore0(bytes: ArrayBuffer, at: number, length: number): Bytes;
+  /**
+   * Reads fields of octal digits, with spaces around them, each up to a zero byte.
+   * @param fields pairs of 16-bit words: a field's place behind `at`, and its length
+   * @param values a double for each; -1 for what is something else
+   */
+  octals(
+    bytes: ArrayBuffer,
+    at: number,
+    fields: ArrayBuffer,
+    values: ArrayBuffer,
+  ): void;
+  /** Writes such fields, with zeros before the numbers; what does not fit is cut off. */
+  putOctals(
+    bytes: ArrayBuffer,
+    at: number,
+    fields: ArrayBuffer,
+    values: ArrayBuffer,
+  ): void;
 
   openAt(directory: number, name: Bytes, flags: number, mode: number): number;
+  /** The same; gives the negative errno where it fails: no exception, which would be dear. */
+  tryOpenAt(
+    directory: number,
+    name: Bytes,
+    flags: number,
+    mode: number,
+  ): number;
   /** Fills `out` by {@link StatField}. */
   statAt(directory: number, name: Bytes, flags: number, out: ArrayBuffer): void;
   /** Names in an open folder without "." and "..", sorted. */
@@ -182,6 +209,15 @@ export interface Tree {
   chownAt(directory: number, name: Bytes, uid: number, gid: number): void;
   /** Links are followed. */
   chmodAt(directory: number, name: Bytes, mode: number): void;
+  /** Owner, mode, and times of access and modification of an open file, in this order. What is so already is left. */
+  setStatus(
+    fd: number,
+    uid: number,
+    gid: number,
+    mode: number,
+    seconds: number,
+    nanoseconds: number,
+  ): void;
   /** Sets the times of access and modification; links are not followed. */
   timesAt(
     directory: number,
@@ -189,6 +225,8 @@ export interface Tree {
     seconds: number,
     nanoseconds: number,
   ): void;
+  /** Extended attributes of an open file: [name, value, …] or null. */
+  xattrsOf(fd: number): Bytes[] | null;
   /** [name, value, …] or null; links are not followed. Changes the working folder. */
   xattrsAt(directory: number, name: Bytes): Bytes[] | null;
   /** Links are not followed. Changes the working folder. */
@@ -200,6 +238,8 @@ export interface Tree {
   ): void;
   /** Copies bytes of a file to a pipe; gives their count, 0 at the file's end. */
   sendfile(target: number, source: number, count: number): number;
+  /** Moves bytes of a pipe to a file; gives their count, 0 at the pipe's end. */
+  splice(source: number, target: number, count: number): number;
 }
 
 /** A string with one character (0 to 255) a byte. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { createHash, randomBytes } from "node:crypto";
 import {
   chmodSync,
   existsSync,
@@ -279,6 +280,73 @@ describe("docker cp", () => {
       `/containers/${running}/archive?path=/trap/loop/x`,
     );
     assert.equal(loop.status, 500);
+  });
+
+  test("files go where their path leads, also when the archive changes that", async () => {
+    const put = async (entries: Parameters<typeof tarOf>[0]) => {
+      const url = `/containers/${running}/archive?path=/places`;
+      const answer = await api("PUT", url, await tarOf(entries));
+      assert.equal(answer.status, 200, messageOf(answer));
+    };
+    await sh(running, "mkdir /places");
+    await put([
+      { name: "moved/1", content: "1" },
+      { name: "moved/2", content: "2" },
+      { name: "moved/3", content: "3" },
+      { name: "moved", type: "symlink", linkname: "other" },
+      { name: "other", type: "directory", mode: 0o755 },
+      { name: "moved/4", content: "4" },
+      { name: "moved/5", content: "5" },
+      { name: "moved/6", content: "6" },
+      { name: "./moved/../moved//7", content: "7" },
+    ]);
+    assert.equal(await sh(running, "cd /places; cat other/*"), "4567");
+    await put([
+      { name: "moved/8", content: "8" },
+      { name: "moved/9", content: "9" },
+      { name: "other", content: "a file now," },
+      { name: "deep/er/1", content: "1" },
+      { name: "deep/er/2", content: "2" },
+      { name: "deep/er/3", content: "3" },
+      { name: "deep/er/2", content: "two again" },
+    ]);
+    const script = "cd /places; cat other deep/er/*; readlink moved";
+    assert.equal(await sh(running, script), "a file now,1two again3other");
+  });
+
+  test("long files, into the root, a bind and a tmpfs, and out again", async () => {
+    const name = uniqueName("files-long");
+    const bound = mkdtempSync(path.join(folder, "bound-"));
+    // No multiple of anything.
+    writeFileSync(local("long"), randomBytes(3_000_001));
+    await dockerOk([
+      ...["run", "-d", "--name", name, "-v", `${bound}:/bound`],
+      ...["--tmpfs", "/scratch", busybox(), "sleep", "1000"],
+    ]);
+    try {
+      const content = readFileSync(local("long"));
+      const sum = createHash("md5").update(content).digest("hex");
+      for (const place of ["/tmp", "/bound", "/scratch"]) {
+        await dockerOk(["cp", local("long"), `${name}:${place}/long`]);
+        assert.match(await sh(name, `md5sum ${place}/long`), new RegExp(sum));
+        await dockerOk(["cp", `${name}:${place}/long`, local("long-back")]);
+        assert.ok(readFileSync(local("long-back")).equals(content), place);
+        rmSync(local("long-back"));
+      }
+      assert.ok(readFileSync(path.join(bound, "long")).equals(content));
+      const cut = (
+        await tarOf([{ name: "cut", content: "x".repeat(1_000_000) }])
+      ).subarray(0, 700_000);
+      const answer = await api(
+        "PUT",
+        `/containers/${name}/archive?path=/tmp`,
+        cut,
+      );
+      assert.equal(answer.status, 400);
+      assert.match(messageOf(answer), /unexpected EOF/);
+    } finally {
+      await removeContainers(name);
+    }
   });
 
   test("bad archives are refused, and the daemon goes on", async () => {

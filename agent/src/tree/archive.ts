@@ -12,13 +12,15 @@ import {
   S_IFLNK,
   S_IFREG,
 } from "../constants.js";
-import { step } from "../failure.js";
-import { StatField, unless, type Bytes } from "../sys.js";
+import { failureOf, step } from "../failure.js";
+import { StatField, isSysError, type Bytes } from "../sys.js";
 import { baseName, toText } from "./names.js";
 import { Status } from "./status.js";
 import { TarType, type TarEntry } from "./tar-format.js";
 import type { TarWriter } from "./tar-writer.js";
 
+const NONE: Bytes[] = [];
+const FILE_FLAGS = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 const FOLDER_FLAGS = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
 
 /** A folder that is being gone through. */
@@ -34,6 +36,21 @@ interface Frame {
 export class Archive {
   private readonly names = new Map<string, Bytes>();
   private readonly status = new Status();
+  /** The entry that is being made. */
+  private readonly entry: TarEntry = {
+    name: "",
+    type: TarType.File,
+    mode: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    seconds: 0,
+    nanoseconds: 0,
+    linkname: "",
+    major: 0,
+    minor: 0,
+    xattrs: NONE,
+  };
 
   constructor(private readonly writer: TarWriter) {}
 
@@ -50,6 +67,7 @@ export class Archive {
       return;
     }
     const fd = sys.openAt(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    status.readOpen(fd);
     this.add(fd, ".", base === "/" ? "/" : `${base}/`);
     this.tree(fd, base === "/" ? "/" : `${base}/`);
   }
@@ -76,46 +94,49 @@ export class Archive {
         frames.pop();
         continue;
       }
-      const { fd: folder, prefix: above } = frame;
-      // What is removed while we read is left out.
-      unless(["ENOENT"], () => {
-        const isFolder = this.status.read(folder, name).isFolder;
-        const path = `${above}${name}${isFolder ? "/" : ""}`;
-        this.add(folder, name, path);
-        if (!isFolder) return;
-        const child = step(`open ${toText(path)}`, () =>
-          sys.openAt(folder, name, FOLDER_FLAGS, 0),
-        );
-        frames.push({
-          fd: child,
-          names: sys.namesIn(child),
-          next: 0,
-          prefix: path,
-        });
-      });
+      try {
+        const child = this.member(frame, name);
+        if (child) frames.push(child);
+      } catch (error) {
+        // What is removed while we read is left out.
+        if (!isSysError(error) || error.errno !== "ENOENT") throw error;
+      }
     }
   }
 
-  /** One file, called `path` in the archive; `status` is its own. Sockets are left out. */
-  add(folder: number, name: Bytes, path: Bytes): void {
-    const { status } = this;
-    status.read(folder, name);
+  /** A name in a folder. @returns itself, if it is a folder */
+  private member(frame: Frame, name: Bytes): Frame | undefined {
+    const { fd: folder, prefix: above } = frame;
+    const { isFolder } = this.status.read(folder, name);
+    if (!isFolder) {
+      this.add(folder, name, above + name);
+      return undefined;
+    }
+    const path = `${above}${name}/`;
+    this.add(folder, name, path);
+    const child = step(`open ${toText(path)}`, () =>
+      sys.openAt(folder, name, FOLDER_FLAGS, 0),
+    );
+    return { fd: child, names: sys.namesIn(child), next: 0, prefix: path };
+  }
+
+  /** One file, called `path` in the archive, whose status was just read. Sockets are left out. */
+  private add(folder: number, name: Bytes, path: Bytes): void {
+    const { status, entry } = this;
     const type = TYPES.get(status.format);
     if (type === undefined) return;
-    const entry: TarEntry = {
-      name: path,
-      type,
-      mode: status.get(StatField.Mode) & 0o7777,
-      uid: status.get(StatField.Uid),
-      gid: status.get(StatField.Gid),
-      size: 0,
-      seconds: status.get(StatField.Seconds),
-      nanoseconds: status.get(StatField.Nanoseconds),
-      linkname: "",
-      major: 0,
-      minor: 0,
-      xattrs: [],
-    };
+    const { fields } = status;
+    entry.name = path;
+    entry.type = type;
+    entry.mode = (fields[StatField.Mode] as number) & 0o7777;
+    entry.uid = fields[StatField.Uid] as number;
+    entry.gid = fields[StatField.Gid] as number;
+    entry.size = 0;
+    entry.seconds = fields[StatField.Seconds] as number;
+    entry.nanoseconds = fields[StatField.Nanoseconds] as number;
+    entry.linkname = "";
+    entry.major = entry.minor = 0;
+    entry.xattrs = NONE;
     if (type !== TarType.Directory && status.get(StatField.Links) > 1) {
       const inode = `${status.get(StatField.Device)}:${status.get(StatField.Inode)}`;
       const first = this.names.get(inode);
@@ -129,20 +150,22 @@ export class Archive {
       entry.major = status.get(StatField.Major);
       entry.minor = status.get(StatField.Minor);
     }
+    if (type === TarType.File) {
+      this.addFile(folder, name);
+      return;
+    }
     if (type === TarType.Symlink) entry.linkname = sys.readlinkAt(folder, name);
-    entry.xattrs = attributes(folder, name);
-    if (type === TarType.File) this.addFile(folder, name, entry);
-    else this.writer.entry(entry);
+    entry.xattrs = kept(sys.xattrsAt(folder, name));
+    this.writer.entry(entry);
   }
 
-  private addFile(folder: number, name: Bytes, entry: TarEntry): void {
+  private addFile(folder: number, name: Bytes): void {
+    const { status, entry } = this;
     // Opened before its header is written, and looked at again: it may be something else by now.
-    const fd = step(`open ${toText(entry.name)}`, () =>
-      sys.openAt(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0),
-    );
+    const fd = openFile(folder, name, entry.name);
     try {
-      const { status } = this;
       if (status.readOpen(fd).format !== S_IFREG) return;
+      entry.xattrs = kept(sys.xattrsOf(fd));
       entry.size = status.get(StatField.Size);
       this.writer.entry(entry);
       this.writer.content(fd, entry.size);
@@ -161,10 +184,18 @@ const TYPES = new Map<number, TarType>([
   [S_IFIFO, TarType.Fifo],
 ]);
 
+/** @param path for words about a failure */
+function openFile(folder: number, name: Bytes, path: Bytes): number {
+  try {
+    return sys.openAt(folder, name, FILE_FLAGS, 0);
+  } catch (error) {
+    throw failureOf(`open ${toText(path)}`, error);
+  }
+}
+
 /** Extended attributes, without those that belong to the file systems below the container's. */
-function attributes(folder: number, name: Bytes): Bytes[] {
-  const all = sys.xattrsAt(folder, name);
-  if (all === null) return [];
+function kept(all: Bytes[] | null): Bytes[] {
+  if (all === null) return NONE;
   const kept: Bytes[] = [];
   for (let i = 0; i + 1 < all.length; i += 2) {
     const attribute = all[i] as Bytes;

@@ -44,15 +44,15 @@ export class TarError extends Failure {
 }
 
 const XATTR = "SCHILY.xattr.";
-const MAX_NAME = 100;
+export const MAX_NAME = 100;
 const MAX_OCTAL_7 = 0o7777777;
 const MAX_OCTAL_11 = 0o77777777777;
 
 /** The header's blocks: a pax header first where the entry needs one. Checksums are blank: see `CHECKSUM`. */
 export function encodeEntry(entry: TarEntry): Bytes[] {
   const blocks: Bytes[] = [];
-  const pax = paxRecords(entry);
-  if (pax !== "") {
+  if (needsPax(entry)) {
+    const pax = paxRecords(entry);
     blocks.push(
       header({
         ...entry,
@@ -96,6 +96,20 @@ function header(
     "\0".repeat(64) +
     `${octal(entry.major, 7)}\0${octal(entry.minor, 7)}\0` +
     "\0".repeat(167)
+  );
+}
+
+/** Whether an entry has what a plain header cannot say. */
+export function needsPax(entry: TarEntry): boolean {
+  return (
+    entry.nanoseconds > 0 ||
+    entry.xattrs.length > 0 ||
+    entry.name.length > MAX_NAME ||
+    entry.linkname.length > MAX_NAME ||
+    entry.uid > MAX_OCTAL_7 ||
+    entry.gid > MAX_OCTAL_7 ||
+    entry.size > MAX_OCTAL_11 ||
+    !inOctal(entry.seconds)
   );
 }
 

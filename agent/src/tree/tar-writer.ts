@@ -5,9 +5,11 @@ import {
   CHECKSUM,
   checksumField,
   encodeEntry,
+  needsPax,
   type TarEntry,
 } from "./tar-format.js";
 import { writeAll } from "../files.js";
+import { PlainHeaders } from "./plain-header.js";
 
 const BUFFER = 256 * 1024;
 /** Content up to this size is copied with its header; more goes from file to pipe in the kernel. */
@@ -15,6 +17,7 @@ const SMALL = 32 * 1024;
 
 export class TarWriter {
   private readonly buffer = sys.allocate(BUFFER);
+  private readonly headers = new PlainHeaders(this.buffer);
   private end = 0;
 
   /** @param fd a pipe */
@@ -22,6 +25,12 @@ export class TarWriter {
 
   /** An entry's header. The caller writes `size` bytes of content next, if it is a file. */
   entry(entry: TarEntry): void {
+    if (!needsPax(entry)) {
+      this.makeRoom(BLOCK);
+      this.headers.write(entry, this.end);
+      this.end += BLOCK;
+      return;
+    }
     for (const block of encodeEntry(entry)) {
       this.makeRoom(block.length);
       const at = this.end;
@@ -74,7 +83,7 @@ export class TarWriter {
 
   private zeros(count: number): void {
     for (let left = count; left > 0;) {
-      this.makeRoom(Math.min(left, BLOCK));
+      if (BUFFER - this.end < Math.min(left, BLOCK)) this.flush();
       const piece = Math.min(left, BUFFER - this.end);
       sys.fill(this.buffer, this.end, piece, 0);
       this.end += piece;
