@@ -111,7 +111,10 @@ describe("command line", () => {
   test("no NIC is to be announced: QEMU 7.2 would crash where announcements are off", () => {
     const nics = devices(args, "virtio-net-device");
     assert.equal(nics.length, 3);
-    for (const nic of nics) assert.equal(nic["guest_announce"], false);
+    for (const nic of nics) {
+      assert.equal(nic["guest_announce"], false);
+      assert.equal(nic["ctrl_vlan"], false);
+    }
   });
 
   test("a tap is open already", () => {
