@@ -84,6 +84,15 @@ export interface Operations {
    */
   furnish: { args: Furnish; result: Record<string, never> };
   /**
+   * Executes a program of the image that a machine was furnished with, in a process that is thrown away: it is
+   * killed at its first system call that is not of a loader or of a C library's start, or after 400 ms. It sees the
+   * image's files, read-only, and can change nothing outside of itself; it is gone when the answer comes. Refused
+   * (`invalid`) where the machine is not furnished, or was set up. After any other error it is as before.
+   *
+   * What a container can tell: this program's start finds memory warm, and the machine has run it.
+   */
+  load: { args: Load; result: LoadResult };
+  /**
    * The machine was saved and has been brought back: it may be much later, and another machine may go on
    * from the same state. Sets the clock and adds entropy.
    */
@@ -218,6 +227,17 @@ export interface Furnish {
   capabilities: string[];
   /** What the container is likely to run: it is looked up, and its begin read ahead. No other serves it worse. */
   program: { name: string; /** PATH */ path: string };
+}
+
+export interface Load {
+  /** As in {@link Furnish}; its name is its only argument, and PATH its environment. */
+  program: Furnish["program"];
+}
+
+/** How the process ended: with 127 where nothing was executed, by SIGSYS at its first call with an effect. */
+export interface LoadResult {
+  code: number;
+  signal: number;
 }
 
 export interface NetworkSetup {

@@ -14,9 +14,11 @@
 #include <grp.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -845,6 +847,16 @@ FUNCTION(sys_filterDevices) {
   return answer(ctx, result);
 }
 
+/* Lets a BPF program of the classic kind decide about the process's system calls. */
+FUNCTION(sys_filterCalls) {
+  size_t size;
+  uint8_t *program = JS_GetArrayBuffer(ctx, &size, argv[0]);
+  if (!program) return JS_EXCEPTION;
+  struct sock_fprog filter = {.len = size / sizeof(struct sock_filter),
+                              .filter = (struct sock_filter *)program};
+  return answer(ctx, syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter));
+}
+
 /* ---- events ---- */
 
 FUNCTION(sys_epollCreate) { return answer(ctx, epoll_create1(EPOLL_CLOEXEC)); }
@@ -926,7 +938,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(addEntropy, 4),      ENTRY(setHostname, 1),
     ENTRY(setDomainname, 1),   ENTRY(release, 0),
     ENTRY(reboot, 1),          ENTRY(filterDevices, 2),
-    ENTRY(socket, 3),
+    ENTRY(filterCalls, 1),     ENTRY(socket, 3),
     ENTRY(send, 4),            ENTRY(receive, 4),
     ENTRY(epollCreate, 0),     ENTRY(epollControl, 4),
     ENTRY(epollWait, 3),       ENTRY(signalfd, 1),

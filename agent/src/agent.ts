@@ -46,6 +46,7 @@ import { Failure, describe, toAgentError } from "./failure.js";
 import { FirstProcess } from "./first-process.js";
 import { FileProcess, checkFileWork } from "./file-work.js";
 import { readText } from "./files.js";
+import { Loading } from "./loading.js";
 import { EventLoop } from "./loop.js";
 import { listProcesses } from "./process-list.js";
 import type { Process, ProcessContext } from "./process.js";
@@ -76,6 +77,7 @@ export class Agent implements Receiver {
   private init: { pid: number; pidfd: number } | undefined;
   /** Made ahead, and waiting for the container to be known. */
   private first: FirstProcess | undefined;
+  private loading: Loading | undefined;
   private memoryEvents = -1;
   private oomKills = 0;
   /** Counts connections: answers to requests of an earlier one are not sent. */
@@ -163,6 +165,8 @@ export class Agent implements Receiver {
         return this.reset();
       case "furnish":
         return this.furnish(request.args);
+      case "load":
+        return this.load(request.args);
       case "wake":
         this.requireContainer();
         setClock(request.args.time);
@@ -240,6 +244,7 @@ export class Agent implements Receiver {
   ): Operations["setup"]["result"] {
     if (this.setupBegun)
       throw refused("invalid", "this machine was set up before");
+    if (this.loading) throw refused("invalid", "a program is being loaded");
     this.prepare();
     const { prepared } = this;
     if (!prepared) throw refused("system", "the machine is not prepared");
@@ -280,6 +285,15 @@ export class Agent implements Receiver {
     this.first = FirstProcess.make(args, this.prepared.cgroup);
     sys.sync();
     return {};
+  }
+
+  private load({
+    program,
+  }: Operations["load"]["args"]): Promise<Operations["load"]["result"]> {
+    if (!this.prepared?.furnished || this.loading)
+      throw refused("invalid", "the machine is not furnished, or is loading");
+    this.loading = Loading.begin(program, this.loop);
+    return this.loading.result;
   }
 
   private async spawn(
@@ -464,6 +478,11 @@ export class Agent implements Receiver {
       if (ended.pid === this.first?.pid) {
         this.first.close();
         this.first = undefined;
+      }
+      if (ended.pid === this.loading?.pid) {
+        this.loading.ended({ code: ended.code, signal: ended.signal });
+        this.loading = undefined;
+        continue;
       }
       const process = this.byPid.get(ended.pid);
       this.byPid.delete(ended.pid);

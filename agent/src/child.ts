@@ -217,10 +217,14 @@ function chdirError(path: string): string {
   return `chdir to cwd (${JSON.stringify(path)}) set in config.json failed`;
 }
 
-function dropPrivileges(
-  user: ExecUser,
+/**
+ * @param names of the capabilities to keep
+ * @param bounds what they are now; undefined: everything
+ */
+export function dropPrivileges(
+  user: Pick<ExecUser, "uid" | "gid" | "groups">,
   names: string[],
-  bounds: ReadonlySet<number> | undefined,
+  bounds?: ReadonlySet<number>,
 ): void {
   const kept = capabilityNumbers(names);
   dropFromBounds(kept, bounds);
@@ -244,7 +248,8 @@ function dropFromBounds(
       unless(["EINVAL"], () => sys.prctl(PR_CAPBSET_DROP, number, 0));
 }
 
-function checkExecutable(path: string): PathProblem | undefined {
+/** What keeps the caller from executing a file. */
+export function checkExecutable(path: string): PathProblem | undefined {
   try {
     const { mode } = sys.stat(AT_FDCWD, path, 0);
     if ((mode & S_IFMT) === S_IFDIR)

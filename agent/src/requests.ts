@@ -35,6 +35,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
     capabilities: "array",
     program: "object",
   },
+  load: { program: "object" },
   wake: { time: "number", entropy: "string" },
   spawn: {
     process: "number",

@@ -125,6 +125,8 @@ export interface Sys {
   addEntropy(fd: number, bytes: ArrayBuffer, at: number, length: number): void;
   /** Lets a BPF program decide which devices a cgroup's processes may open. */
   filterDevices(cgroup: number, program: ArrayBuffer): void;
+  /** Lets a BPF program of the classic kind decide which calls this process may make from now on. */
+  filterCalls(program: ArrayBuffer): void;
   setHostname(name: string): void;
   setDomainname(name: string): void;
   /** Release of the kernel. */

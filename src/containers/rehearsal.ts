@@ -3,6 +3,7 @@ import { stat } from "node:fs/promises";
 import path from "node:path";
 import { Channel, INIT_PROCESS } from "../../protocol/index.js";
 import { SystemError } from "../errors.js";
+import { AgentFailure } from "../hypervisor/index.js";
 import type {
   AgentClient,
   Disk,
@@ -47,6 +48,15 @@ export class StartRehearsal implements Rehearsal {
 
   async furnish(agent: AgentClient, furnishing: Furnishing): Promise<void> {
     await agent.request("furnish", furnishOf(furnishing));
+  }
+
+  async load(agent: AgentClient, { program }: Furnishing): Promise<void> {
+    if (program.name === "") return;
+    try {
+      await agent.request("load", { program });
+    } catch (error) {
+      if (!(error instanceof AgentFailure)) throw error;
+    }
   }
 
   /** @throws {SystemError} the program did not do what it is for */

@@ -107,6 +107,8 @@ export interface Rehearsal {
   blank(bytes: number): Promise<string>;
   /** Mounts both disks for a container that is to come. */
   furnish(agent: AgentClient, furnishing: Furnishing): Promise<void>;
+  /** Has a furnished machine, which will be one container's, load its program; without it, it is as good as before. */
+  load(agent: AgentClient, furnishing: Furnishing): Promise<void>;
 }
 
 /** What can be known of a container's machine before the container is. */

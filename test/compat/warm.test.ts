@@ -126,6 +126,40 @@ describe("the warm pool", { timeout: 240_000 }, () => {
     assert.match(other.stdout, /^1\n/);
   });
 
+  test("of a program that was loaded ahead nothing is to be seen, and none holds up the pool", async () => {
+    const maker = uniqueName("warm");
+    const image = uniqueName("loaded");
+    const programs = {
+      "/spin": "while :; do :; done",
+      "/wait": "read line < /fifo",
+      "/tell": "echo told; echo > /made",
+    };
+    const script = Object.entries(programs)
+      .map(([file, text]) => `echo '#!/bin/sh\n${text}' > ${file}`)
+      .join("; ");
+    const make = `mkfifo /fifo; ${script}; chmod +x /spin /wait /tell`;
+    await ok(["run", "--name", maker, IMAGE, "sh", "-c", make]);
+    await ok(["commit", maker, image]);
+    await ok(["rm", maker]);
+    for (const file of Object.keys(programs)) {
+      await full();
+      const name = uniqueName("warm");
+      await ok(["run", "-d", "--name", name, image, file]);
+      await ok(["rm", "-f", name]);
+      await full();
+      const next = uniqueName("warm");
+      const question =
+        "echo $$; sh -c 'echo $$; true'; ls -A / | grep made; ps -o args | grep '[s]pin\\|[w]ait\\|[t]ell'; true";
+      const args = ["--name", next, image, "sh", "-c", question];
+      assert.equal(await ok(["run", ...args]), "1\n2", file);
+      const { kind, text } = traceOf(daemon, next);
+      assert.equal(kind, "warm");
+      assert.doesNotMatch(text, /rootfs/, file);
+      await ok(["rm", next]);
+    }
+    await ok(["rmi", image]);
+  });
+
   test("files that were copied into a container before its first start are there", async () => {
     await furnished(IMAGE);
     const name = uniqueName("warm");

@@ -293,6 +293,17 @@ function image(): string {
   write("private/readme", "not a program");
   write("private/garbage", "\0\0\0\0", 0o755);
   write("private/orphan", "#!/no/such/interpreter\n", 0o755);
+  // Programs that say at their very start what they are.
+  write("bin/maker", "#!/bin/sh\necho > /made\n", 0o755);
+  write("bin/spinner", "#!/bin/sh\nwhile :; do :; done\n", 0o755);
+  write("bin/waiter", "#!/bin/sh\nread line < /fifo\n", 0o755);
+  execFileSync("mkfifo", ["-m", "666", path.join(files, "fifo")]);
+  fs.copyFileSync("/bin/true", path.join(files, "bin/dynamic"));
+  for (const library of librariesOf("/bin/true")) {
+    const copy = path.join(files, library);
+    fs.mkdirSync(path.dirname(copy), { recursive: true });
+    fs.copyFileSync(library, copy);
+  }
   // As on images with systemd: the file is a link to something that is not there.
   fs.symlinkSync(
     "../run/resolve/stub.conf",
@@ -306,6 +317,12 @@ function image(): string {
   execFileSync(mkfsErofs, ["--quiet", "-Enoinline_data", built, files]);
   fs.truncateSync(built, 64 << 20);
   return built;
+}
+
+/** What a program of this host is linked with, its loader too. */
+function librariesOf(program: string): string[] {
+  const text = execFileSync("ldd", [program], { encoding: "utf8" });
+  return text.match(/\/\S+/g) ?? [];
 }
 
 function makeDisk(file: string): void {

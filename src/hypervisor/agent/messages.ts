@@ -99,6 +99,10 @@ const results: {
   freeze: empty,
   reset: empty,
   furnish: empty,
+  load: z.object({
+    code: z.int().min(0).max(255),
+    signal: z.int().min(0).max(64),
+  }),
   network: empty,
   usage: z.object({
     machine: z.object({ cpus: count, memoryBytes: count, cpuUs: count }),

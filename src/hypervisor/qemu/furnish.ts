@@ -35,6 +35,7 @@ export async function furnish(
   );
   await machine.resume();
   await rehearsal.furnish(agent, furnishing);
+  await rehearsal.load(agent, furnishing);
   await sleep(SETTLE_MS);
   await machine.pause();
   machine.furnished = { furnishing, blank };
