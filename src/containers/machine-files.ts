@@ -133,7 +133,10 @@ class ArchiveOutput extends Readable implements OutputSink {
   readonly ended: Promise<void>;
   readonly #onDestroy: () => void;
   #resolveEnded!: () => void;
-  #unread: { end: number; ack: (offset: number) => void } | undefined;
+  #received: { end: number; ack: (offset: number) => void } | undefined;
+  #acknowledged = 0;
+  /** Nobody has read what came last. */
+  #full = false;
   #completed = false;
 
   constructor(onDestroy: () => void) {
@@ -145,11 +148,15 @@ class ArchiveOutput extends Readable implements OutputSink {
   }
 
   data(chunk: Buffer, end: number, ack: (offset: number) => void): void {
-    if (this.destroyed || this.push(chunk)) ack(end);
-    else this.#unread = { end, ack };
+    this.#received = { end, ack };
+    if (this.destroyed) return this.#acknowledge();
+    this.#full = !this.push(chunk);
+    // Each acknowledgement is work for the guest.
+    if (end - this.#acknowledged >= WINDOW / 2) this.#acknowledgeUnlessFull();
   }
 
   eof(): void {
+    this.#acknowledgeUnlessFull();
     this.#resolveEnded();
   }
 
@@ -160,6 +167,8 @@ class ArchiveOutput extends Readable implements OutputSink {
   }
 
   override _read(): void {
+    if (!this.#full) return;
+    this.#full = false;
     this.#acknowledge();
   }
 
@@ -172,10 +181,14 @@ class ArchiveOutput extends Readable implements OutputSink {
     callback(error);
   }
 
+  #acknowledgeUnlessFull(): void {
+    if (!this.#full) this.#acknowledge();
+  }
+
   #acknowledge(): void {
-    const unread = this.#unread;
-    this.#unread = undefined;
-    unread?.ack(unread.end);
+    const { end, ack } = this.#received ?? { end: 0 };
+    this.#acknowledged = end;
+    ack?.(end);
   }
 }
 
