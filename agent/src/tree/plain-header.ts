@@ -1,6 +1,6 @@
 /**
  * The headers that most of an archive consists of, of files and folders without anything special: read and written
- * where they lie in a buffer. Everything else is for tar-format.ts, whose strings cost a hundred times as much.
+ * where they lie in a buffer. Everything else is for tar-format.ts, whose strings cost many times as much.
  */
 import type { Bytes } from "../sys.js";
 import {
