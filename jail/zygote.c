@@ -465,6 +465,8 @@ static void become(const struct order *order, const int *files) {
     syscall(SYS_madvise, huge[at].start, huge[at].bytes, MADV_NOHUGEPAGE);
   syscall(SYS_close, orders);
   signal(SIGCHLD, SIG_DFL);
+  /* Where the host's scheduler goes by sessions (autogroup), all copies would have one machine's share. */
+  if (setsid() < 0) die("cannot have a session of its own");
   confine();
   if (!resurrect()) die("cannot have its threads go on");
 }
