@@ -46,6 +46,11 @@ export function mountWorkplace(): void {
   unless(["ENOENT"], () =>
     writeText("/sys/kernel/mm/lru_gen/min_ttl_ms", WORKING_SET_MS),
   );
+  // Memory is compacted when someone wants a large page. To do it ahead the kernel looks twice a second whether
+  // there is need, which is most of what an idle machine does.
+  unless(["ENOENT"], () =>
+    writeText("/proc/sys/vm/compaction_proactiveness", "0"),
+  );
 }
 
 /** The agent is the last one to die for want of memory; its children begin with generous limits. */
