@@ -31,8 +31,8 @@
  * nonce. The zeros complete the stump, whose end byte is then zero: a frame with a wrong end byte is
  * dropped whole, whatever its header says, so nothing but `length` is looked at before the end byte is
  * there. At least HEADER_SIZE zeros remain: a header of only zeros is a Pad, and after it the receiver
- * drops zero bytes one by one up to the first other byte, which begins the Sync frame (the low byte of
- * its length, NONCE_SIZE). To Sync the agent
+ * drops all bytes up to the first NONCE_SIZE, which begins the Sync frame (the low byte of its length).
+ * To Sync the agent
  *  1. drops the part of a frame it may be in the middle of writing, and all frames it has queued;
  *  2. forgets the requests that came before: they are carried out, but not answered;
  *  3. writes SYNC_MAGIC and the nonce, outside of any frame (the host discards all that came before);
@@ -69,7 +69,7 @@ export const WINDOW = 256 * 1024;
 
 /** Frame types. A receiver closes the channel on one it does not know. */
 export const FrameType = {
-  /** A header of zeros, without an end byte: drop all zero bytes that follow. */
+  /** A header of zeros, without an end byte: drop all that follows up to a Sync frame. */
   Pad: 0,
   /** Host to agent: payload is the nonce; see the file's comment. */
   Sync: 1,

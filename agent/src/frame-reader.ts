@@ -23,7 +23,7 @@ export class FrameReader {
   private wanted = HEADER_SIZE;
   /** Where the bytes end that were put in. */
   end = 0;
-  /** After a Pad, zero bytes are dropped up to the Sync frame. */
+  /** After a Pad, bytes are dropped up to the Sync frame. */
   private inPadding = false;
   /** After a frame that broke the rules, everything is dropped up to a padding and its Sync frame. */
   private lost = false;
@@ -62,9 +62,11 @@ export class FrameReader {
   private step(): boolean {
     if (this.lost) return this.seekPadding();
     if (this.inPadding) {
-      while (this.begin < this.end && this.bytes[this.begin] === 0)
-        this.begin++;
-      if (this.begin === this.end) return false;
+      // Found by the engine's own search: byte by byte it takes an emulated guest a tenth of a second.
+      const sync = this.bytes.indexOf(NONCE_SIZE, this.begin);
+      const found = sync >= 0 && sync < this.end;
+      this.begin = found ? sync : this.end;
+      if (!found) return false;
       this.inPadding = false;
     }
     this.wanted = HEADER_SIZE;
