@@ -12,8 +12,9 @@ import type { NetworkService } from "../networks/index.js";
 import { namesOf } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import type { Lifecycle } from "./lifecycle.js";
+import type { ContainerRecord } from "./record.js";
 import { startsWithDaemon } from "./restart-policy.js";
-import { within } from "./run/within.js";
+import { whileTheySettle } from "./run/within.js";
 import { SilentMachine } from "./silent-machine.js";
 
 export interface RestoreOptions {
@@ -27,10 +28,12 @@ export interface RestoreOptions {
 }
 
 /**
- * How long the API waits for machines to answer, and then for guests, in ms: one that hangs, or is paused, is
+ * How long the API waits for the next machine to answer, and then for the next guest, in ms: those that hang are
  * taken over later.
  */
 const ADOPTION_LIMIT = 5000;
+/** The same for all of them together: guests may take turns at being slow. */
+const ADOPTION_MOST = 30_000;
 
 /** Folders of machines, those included that have no container yet. */
 const OWN_FOLDER = /^([0-9a-f]{16}|blank-.+)$/;
@@ -39,50 +42,64 @@ export async function restoreContainers(
   containers: Container[],
   options: RestoreOptions,
 ): Promise<void> {
+  const { hypervisor, networks, lifecycle, log } = options;
   await endOrphans(containers, options);
-  // All at once: one that does not answer takes the others no time.
-  const found = await Promise.allSettled(
-    containers.map((container) => find(container, options.hypervisor)),
+  // All at once, here and below: one that does not answer takes the others no time.
+  const answers = containers.map(({ record }) =>
+    record.machine ? hypervisor.reattach(record.machine) : undefined,
   );
-  const adopted: Promise<void>[] = [];
-  const start: Container[] = [];
-  for (const [at, container] of containers.entries()) {
-    try {
+  const waited = waitFor(answers);
+  const restored = await Promise.all(
+    containers.map(async (container, at) => {
       const { record } = container;
-      const outcome = found[at];
-      if (outcome?.status === "rejected") throw outcome.reason;
       const startNow =
         startsWithDaemon(record) || record.state.status === "restarting";
-      const adoption = await restore(container, outcome?.value, options);
-      if (adoption) adopted.push(guarded(container, adoption, options.log));
-      else if (startNow && !container.isRunning) start.push(container);
-    } catch (error) {
-      options.log.error(
-        { err: error, container: container.id },
-        "cannot restore a container",
-      );
-    }
+      try {
+        const found = await find(record, answers[at], waited, hypervisor);
+        const taken = await restore(container, found, options);
+        return { container, startNow, adoption: taken?.adoption };
+      } catch (error) {
+        log.error(
+          { err: error, container: container.id },
+          "cannot restore a container",
+        );
+        return undefined;
+      }
+    }),
+  );
+  const adopted = restored.map(
+    (one) => one?.adoption && guarded(one.container, one.adoption, log),
+  );
+  // What containers have of the networks is known by now.
+  await Promise.all([waitFor(adopted), networks.removeOrphans()]);
+  for (const one of restored) {
+    if (!one?.startNow || one.adoption || one.container.isRunning) continue;
+    void guarded(one.container, lifecycle.start(one.container), log);
   }
-  await within(Promise.all(adopted), ADOPTION_LIMIT);
-  await options.networks.removeOrphans();
-  for (const container of start) {
-    void guarded(container, options.lifecycle.start(container), options.log);
-  }
+}
+
+function waitFor(work: readonly (Promise<unknown> | undefined)[]) {
+  const there = work.filter((one) => one !== undefined);
+  return whileTheySettle(there, ADOPTION_LIMIT, ADOPTION_MOST);
 }
 
 /**
  * Finds a container's machine.
+ * @param answer the machine's, when there is a record of one
+ * @param waited resolves when it is waited for no longer
  * @returns undefined when it has none that runs
  */
 async function find(
-  { record }: Container,
+  { machine }: ContainerRecord,
+  answer: Promise<Machine | undefined> | undefined,
+  waited: Promise<void>,
   hypervisor: Hypervisor,
 ): Promise<Machine | SilentMachine | undefined> {
-  const { machine } = record;
-  if (!machine) return undefined;
-  const answer = hypervisor.reattach(machine);
+  if (!machine || !answer) return undefined;
   try {
-    if (await within(answer, ADOPTION_LIMIT)) return await answer;
+    const came = answer.then(() => true);
+    if (await Promise.race([came, waited.then(() => false)]))
+      return await answer;
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error;
   }
@@ -114,12 +131,12 @@ async function removeOrphanFolders(
   }
 }
 
-/** @returns a promise of taking its running machine over, or nothing when there is none that answers */
+/** @returns the taking over of its running machine, which goes on; nothing when there is none that answers */
 async function restore(
   container: Container,
   found: Machine | SilentMachine | undefined,
   options: RestoreOptions,
-): Promise<Promise<void> | undefined> {
+): Promise<{ adoption: Promise<void> } | undefined> {
   const { lifecycle, log } = options;
   const { record } = container;
   const { status } = record.state;
@@ -148,7 +165,7 @@ async function restore(
     (running || record.run?.startedAt !== record.state.startedAt)
   ) {
     await restoreNetworks(container, options);
-    return lifecycle.adopt(container, machine);
+    return { adoption: lifecycle.adopt(container, machine) };
   }
   container.log.compress();
   if (running) await lifecycle.lost(container);

@@ -69,13 +69,11 @@ export class ContainerStore {
    */
   async load(): Promise<ContainerRecord[]> {
     await mkdir(this.#root, { recursive: true, mode: 0o710 });
-    const records: ContainerRecord[] = [];
-    for (const name of await readdir(this.#root)) {
-      if (!ID.test(name)) continue;
-      const record = await this.#read(name);
-      if (record) records.push(record);
-    }
-    return records;
+    const names = await readdir(this.#root);
+    const records = await Promise.all(
+      names.filter((name) => ID.test(name)).map((name) => this.#read(name)),
+    );
+    return records.filter((record) => record !== undefined);
   }
 
   async #read(id: string): Promise<ContainerRecord | undefined> {

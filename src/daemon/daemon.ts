@@ -210,7 +210,6 @@ export class Daemon {
     volumes.useContainers(containers);
     await containers.load();
     // Only now it is known what is still in use.
-    await networks.removeOrphans();
     await images.releaseUnused();
     this.#closers.push(() => containers.close());
     hypervisor.expect({ ...engine.machine }).catch(() => undefined);

@@ -28,6 +28,29 @@ export async function within(
 }
 
 /**
+ * Resolves when all have settled, when none of those left has for so many ms, or after `most` ms. A busy host
+ * takes its time for a hundred guests; one that hangs is not waited for.
+ */
+export async function whileTheySettle(
+  work: readonly Promise<unknown>[],
+  ms: number,
+  most: number,
+): Promise<void> {
+  const end = performance.now() + most;
+  const left = new Set<Promise<unknown>>();
+  for (const one of work) {
+    const settled: Promise<unknown> = one
+      .catch(() => undefined)
+      .finally(() => left.delete(settled));
+    left.add(settled);
+  }
+  while (left.size > 0) {
+    const rest = Math.min(ms, end - performance.now());
+    if (rest <= 0 || !(await within(Promise.race(left), rest))) return;
+  }
+}
+
+/**
  * Passes the guest's answer on.
  * @throws {SystemError} it did not come within so many ms
  */

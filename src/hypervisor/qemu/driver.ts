@@ -34,7 +34,7 @@ import { checkPvhKernel, type NamedKernel, namedKernel } from "./kernels.js";
 import { endMachine, reattach } from "./reattach.js";
 import type { QemuMachine } from "./machine.js";
 import { availableShare, checkHostMemory, memoryMiB } from "./memory.js";
-import { endOrphans } from "./orphans.js";
+import { endOrphans, type GuestProcess, guestProcesses } from "./orphans.js";
 import { furnish } from "./furnish.js";
 import { rehearse } from "./rehearse.js";
 import { bringBack, checkSaved, goOnWith, kernelOf } from "./saved.js";
@@ -101,6 +101,8 @@ export class QemuHypervisor implements Hypervisor {
   #expected: MachineSize | undefined;
   #foundNicKind: MachineShape["nics"] | undefined;
   #cleared: Promise<void> | undefined;
+  /** What ran when this daemon had started nothing yet. */
+  #left: GuestProcess[] | undefined;
   /** The file that QEMU's name stands for. */
   #program: string | undefined;
   /** By the name of the kernel; "" is the daemon's own. */
@@ -226,9 +228,9 @@ export class QemuHypervisor implements Hypervisor {
     await endMachine(record, groups);
   }
 
-  async endOrphans(root: string, known: MachineRecord[]): Promise<number> {
+  endOrphans(root: string, known: MachineRecord[]): Promise<number> {
     const uuids = known.map((record) => String(record["uuid"]));
-    return (await endOrphans(root, new Set(uuids))).length;
+    return Promise.resolve(this.#endOrphans(root, uuids));
   }
 
   async close(): Promise<void> {
@@ -381,10 +383,15 @@ export class QemuHypervisor implements Hypervisor {
     return prepared;
   }
 
+  #endOrphans(root: string, uuids: string[]): number {
+    this.#left ??= guestProcesses();
+    return endOrphans(this.#left, root, new Set(uuids)).length;
+  }
+
   /** A daemon that was killed while it tried an accelerator or made a template leaves that machine. */
   async #clearRunDirectory(): Promise<void> {
     const { runDirectory } = this.#options;
-    await endOrphans(runDirectory, new Set());
+    this.#endOrphans(runDirectory, []);
     await this.#templates.clear();
     const left = await readdir(runDirectory).catch(() => []);
     for (const name of left) {

@@ -54,9 +54,14 @@ export async function argumentsOf(pid: number): Promise<string[]> {
   return text.split("\0").slice(0, -1);
 }
 
-export async function bootId(): Promise<string> {
-  const text = await readFile("/proc/sys/kernel/random/boot_id", "utf8");
-  return text.trim();
+let boot: Promise<string> | undefined;
+
+/** The same for as long as this process lives. */
+export function bootId(): Promise<string> {
+  boot ??= readFile("/proc/sys/kernel/random/boot_id", "utf8").then((text) =>
+    text.trim(),
+  );
+  return boot;
 }
 
 /** Field 52 of a zombie's /proc/PID/stat, which is as wait(2) has it. */
