@@ -7,7 +7,8 @@ import { sleep } from "./processes.js";
 
 /** The default of `--warm`. */
 const MACHINES = 2;
-const ZYGOTES = 1;
+/** One for any container, and one for those of the image that was used last. */
+const ZYGOTES = 2;
 /** With another `--warm`, or on a host short of memory, it never has as many. */
 const LIMIT_MS = 5000;
 /** What the last start and its end left to do is done by then. */
@@ -18,8 +19,8 @@ export async function poolIsFull(bench: Bench, engine: Engine): Promise<void> {
   if (engine === bench.hull) await filled(bench.hull.api, MACHINES);
 }
 
-/** What machines are forked from is there. */
-export async function zygoteIsThere(api: EngineApi): Promise<void> {
+/** What machines are forked from is there, or will never be: before the first start one of the two is missing. */
+export async function zygotesAreThere(api: EngineApi): Promise<void> {
   await reached(() => api.zygotes(), ZYGOTES);
 }
 

@@ -20,7 +20,10 @@
  *   hull-jail [OPTION]... --fork-from PATH --name NAME --uuid UUID --answer N
  *
  * has the zygote that listens at PATH fork a machine, with what --listen and --tap name, and stdout as its
- * log. Its process ID is written to descriptor N.
+ * log. Its process ID is written to descriptor N. With --zygote it is one itself.
+ *
+ *   --disk PATH        a disk that the copy has in the place of one of the zygote's,
+ *   --instead-of PATH  which is this file
  *
  * Errors go to stderr, and the exit status is 125.
  */
@@ -169,12 +172,30 @@ static void keep_what_confines(void) {
   if (syscall(SYS_setgroups, 0, NULL)) die("cannot leave groups");
 }
 
-/* @returns the process ID of the zygote's copy */
-static int fork_from(const char *path, const char *name, const char *uuid) {
+/* @returns the open file that is to take the other one's place */
+static int open_disk(const char *path, const char *other, struct order *order) {
+  struct stat old;
+  int fd = open(path, O_RDWR | O_CLOEXEC);
+  if (fd < 0) die("cannot open %s", path);
+  if (stat(other, &old)) die("cannot find %s", other);
+  order->disk = 1;
+  order->device = old.st_dev;
+  order->inode = old.st_ino;
+  return fd;
+}
+
+/*
+ * @param orders the copy's socket for them, or -1
+ * @param disk its path, or NULL
+ * @returns the process ID of the zygote's copy
+ */
+static int fork_from(const char *path, const char *name, const char *uuid,
+                     int orders, const char *disk, const char *other) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
-  struct order order = {0};
-  int files[ORDER_FILES] = {STDOUT_FILENO, ORDER_QMP, ORDER_AGENT, ORDER_SHARE};
-  int answer;
+  struct order order = {.zygote = orders >= 0};
+  int files[ORDER_MOST_FILES] = {STDOUT_FILENO, ORDER_QMP, ORDER_AGENT,
+                                 ORDER_SHARE};
+  int answer, count = ORDER_FILES;
   union {
     struct cmsghdr header;
     char space[CMSG_SPACE(sizeof files)];
@@ -188,15 +209,18 @@ static int fork_from(const char *path, const char *name, const char *uuid) {
   strcpy(order.uuid, uuid);
   for (int tap = 0; tap < ORDER_TAPS; tap++)
     files[4 + tap] = ORDER_FIRST_TAP + tap;
+  if (orders >= 0) files[count++] = orders;
+  if (disk) files[count++] = open_disk(disk, other, &order);
+  size_t bytes = (size_t)count * sizeof *files;
   struct iovec data = {&order, sizeof order};
   struct msghdr message = {.msg_iov = &data,
                            .msg_iovlen = 1,
                            .msg_control = &control,
-                           .msg_controllen = sizeof control};
+                           .msg_controllen = CMSG_SPACE(bytes)};
   control.header.cmsg_level = SOL_SOCKET;
   control.header.cmsg_type = SCM_RIGHTS;
-  control.header.cmsg_len = CMSG_LEN(sizeof files);
-  memcpy(CMSG_DATA(&control.header), files, sizeof files);
+  control.header.cmsg_len = CMSG_LEN(bytes);
+  memcpy(CMSG_DATA(&control.header), files, bytes);
   struct timeval limit = {.tv_sec = ANSWER_SECONDS};
   int to = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (to < 0 ||
@@ -223,7 +247,8 @@ int main(int argc, char **argv) {
   static char zygote[64];
   static const char *ENVIRONMENT_OF_ROOM[] = {
       "LD_PRELOAD=/hull-descriptors.so", NULL, NULL};
-  const char *room = NULL, *origin = NULL, *name = NULL, *uuid = NULL;
+  const char *room = NULL, *origin = NULL, *name = NULL, *uuid = NULL,
+             *disk = NULL, *other = NULL;
   int orders = -1, answer = -1;
   unsigned long first_uid = 0, processes = 0;
   int host_network = 0, at = 1, descriptor;
@@ -266,6 +291,10 @@ int main(int argc, char **argv) {
       name = value;
     } else if (!strcmp(option, "--uuid")) {
       uuid = value;
+    } else if (!strcmp(option, "--disk")) {
+      disk = value;
+    } else if (!strcmp(option, "--instead-of")) {
+      other = value;
     } else if (!strcmp(option, "--answer")) {
       answer = (int)number(value, MAX_DESCRIPTOR - 1);
     } else {
@@ -274,9 +303,10 @@ int main(int argc, char **argv) {
   }
   errno = 0;
   if (origin) {
-    if (!name || !uuid || answer < 0) die("--fork-from needs more options");
-    if (dprintf(answer, "%d", fork_from(origin, name, uuid)) < 0)
-      die("cannot answer");
+    if (!name || !uuid || answer < 0 || !disk != !other)
+      die("--fork-from needs more options");
+    int pid = fork_from(origin, name, uuid, orders, disk, other);
+    if (dprintf(answer, "%d", pid) < 0) die("cannot answer");
     return 0;
   }
   if (at + 1 >= argc) die("there is no program to start");

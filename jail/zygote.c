@@ -5,8 +5,8 @@
  * "SOCKET FIRST-UID": a descriptor that listens for orders, and what the launcher calls --first-uid.
  *
  * An order is made by hull-jail --fork-from (launcher.c; `struct order` is the same there). It comes with the
- * open files that the copy has instead of the zygote's: its log, its sockets, its taps. The answer is the
- * copy's process ID.
+ * open files that the copy has instead of the zygote's: its log, its sockets, its taps, and the disk where the
+ * zygote has one that can be written. The answer is the copy's process ID. A copy may be a zygote itself.
  *
  * fork(2) copies one thread only, the main one, which is in its poll then. All others are stopped first, in
  * a signal handler, where they must have been waiting in a system call. In the copy each is made again by
@@ -39,6 +39,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/types.h>
@@ -249,7 +250,8 @@ static struct { void *start; size_t bytes; } huge[MOST_HUGE];
 static int huge_count;
 static void *filter; /* scmp_filter_ctx */
 static atomic_int ended; /* Some copies have. */
-static int late_agent; /* In a copy that has no connection to its agent's socket yet. */
+/* In a copy that has no connection to its agent's socket yet: the other end of what is in its place. */
+static int late_agent = -1;
 
 int eventfd(unsigned value, int flags) {
   int fd = (int)syscall(SYS_eventfd2, value, flags);
@@ -387,15 +389,45 @@ static void take_taps(void) {
   }
 }
 
-/* A pair's first end takes the place of a connection that the zygote has; the second stays open, or not. */
-static void disconnect(int connection, int stays) {
+/* A pair's first end takes the place of a connection that the zygote has. @returns the second */
+static int disconnect(int connection) {
   int pair[2];
-  if (connection < 0) return;
+  if (connection < 0) return -1;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
     die("cannot make a socket");
   put(pair[0], connection);
   syscall(SYS_close, pair[0]);
-  if (!stays) syscall(SYS_close, pair[1]);
+  return pair[1];
+}
+
+/* QEMU locks bytes of its files. The locks belong to the file as it was opened, which is another one now. */
+static void lock_alike(int old, int fd) {
+  struct flock lock = {.l_whence = SEEK_SET};
+  do {
+    lock.l_type = F_WRLCK;
+    lock.l_start += lock.l_len;
+    lock.l_len = 0;
+    /* A lock of the process's own would be in the way of all that there are. */
+    if (fcntl(old, F_GETLK, &lock)) die("cannot see what is locked");
+    if (lock.l_type == F_UNLCK) return;
+    lock.l_pid = 0;
+    if (fcntl(fd, F_OFD_SETLK, &lock)) die("cannot lock its disk");
+  } while (lock.l_len);
+}
+
+static void take_disk(int disk, const struct order *order) {
+  int taken = 0;
+  for (int fd = STDERR_FILENO + 1; fd < MOST_FILES; fd++) {
+    struct stat file;
+    if (fstat(fd, &file) || file.st_dev != order->device ||
+        file.st_ino != order->inode)
+      continue;
+    if (!taken++) lock_alike(fd, disk);
+    put(disk, fd);
+  }
+  errno = ENOENT;
+  if (!taken) die("cannot put its disk in the place of another one");
+  syscall(SYS_close, disk);
 }
 
 /* The process list shows whose it is. */
@@ -425,8 +457,6 @@ static int fits(const struct order *order) {
 
 static void confine(void) {
   uid_t id = first_uid + (uid_t)getpid();
-  if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET))
-    die("cannot make namespaces");
   for (int one = 0; prctl(PR_CAPBSET_READ, one) >= 0; one++)
     if (prctl(PR_CAPBSET_READ, one) && prctl(PR_CAPBSET_DROP, one))
       die("cannot drop a capability");
@@ -454,20 +484,30 @@ static void become(const struct order *order, const int *files) {
   for (int tap = 0; tap < ORDER_TAPS; tap++)
     put(files[4 + tap], ORDER_FIRST_TAP + tap);
   for (int at = 0; at < ORDER_FILES; at++) syscall(SYS_close, files[at]);
+  const int *more = files + ORDER_FILES;
+  if (order->zygote) {
+    put(*more, orders);
+    syscall(SYS_close, *more++);
+  } else {
+    syscall(SYS_close, orders);
+  }
+  if (order->disk) take_disk(*more, order);
   take_taps();
   renew_eventfds();
-  disconnect(connections[0], 0);
-  disconnect(connections[1], 1);
-  late_agent = connections[1] >= 0;
+  syscall(SYS_close, disconnect(connections[0]));
+  late_agent = disconnect(connections[1]);
   rename_as(order);
   /* What it writes to is its own, page by page. */
   for (int at = 0; at < huge_count; at++)
     syscall(SYS_madvise, huge[at].start, huge[at].bytes, MADV_NOHUGEPAGE);
-  syscall(SYS_close, orders);
-  signal(SIGCHLD, SIG_DFL);
   /* Where the host's scheduler goes by sessions (autogroup), all copies would have one machine's share. */
   if (setsid() < 0) die("cannot have a session of its own");
-  confine();
+  if (unshare(CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET))
+    die("cannot make namespaces");
+  if (!order->zygote) {
+    signal(SIGCHLD, SIG_DFL);
+    confine();
+  }
   if (!resurrect()) die("cannot have its threads go on");
 }
 
@@ -482,10 +522,11 @@ static int belongs(int connection, int listener) {
          first == second && !memcmp(&one, &two, first);
 }
 
+/* @returns how many files came with the order; 0: it is none */
 static int receive(int from, struct order *order, int *files) {
   union {
     struct cmsghdr header;
-    char space[CMSG_SPACE(ORDER_FILES * sizeof(int))];
+    char space[CMSG_SPACE(ORDER_MOST_FILES * sizeof(int))];
   } control;
   struct iovec data = {order, sizeof *order};
   struct msghdr message = {.msg_iov = &data,
@@ -494,23 +535,26 @@ static int receive(int from, struct order *order, int *files) {
                            .msg_controllen = sizeof control};
   if (recvmsg(from, &message, MSG_CMSG_CLOEXEC | MSG_WAITALL) != sizeof *order)
     return 0;
+  int count = ORDER_FILES + !!order->zygote + !!order->disk;
+  size_t bytes = (size_t)count * sizeof *files;
   struct cmsghdr *header = CMSG_FIRSTHDR(&message);
   if (!header || header->cmsg_type != SCM_RIGHTS ||
-      header->cmsg_len != CMSG_LEN(ORDER_FILES * sizeof(int)))
+      header->cmsg_len != CMSG_LEN(bytes))
     return 0;
-  memcpy(files, CMSG_DATA(header), ORDER_FILES * sizeof(int));
+  memcpy(files, CMSG_DATA(header), bytes);
   order->name[sizeof order->name - 1] = order->uuid[sizeof order->uuid - 1] = 0;
-  return 1;
+  return count;
 }
 
 static void serve(void) {
-  int files[ORDER_FILES], answer = -EPROTO;
+  int files[ORDER_MOST_FILES], answer = -EPROTO;
   struct order order;
   struct timeval limit = {.tv_sec = 2};
   int from = (int)syscall(SYS_accept4, orders, NULL, NULL, SOCK_CLOEXEC);
   if (from < 0) return;
   setsockopt(from, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  if (receive(from, &order, files)) {
+  int count = receive(from, &order, files);
+  if (count) {
     if (!fits(&order)) {
       answer = -EINVAL;
     } else if (!belongs(connections[0], ORDER_QMP) ||
@@ -528,7 +572,7 @@ static void serve(void) {
       if (answer < 0) answer = -errno;
     }
     release();
-    for (int at = 0; at < ORDER_FILES; at++) syscall(SYS_close, files[at]);
+    for (int at = 0; at < count; at++) syscall(SYS_close, files[at]);
   }
   if (send(from, &answer, sizeof answer, MSG_NOSIGNAL) < 0) errno = 0;
   syscall(SYS_close, from);
@@ -540,21 +584,35 @@ static void note_end(int signal) {
   ended = 1;
 }
 
+/* The first who connects to a copy's agent socket is in the place of the one whom the zygote had. */
+static void connect_agent(void) {
+  int fd = (int)syscall(SYS_accept4, ORDER_AGENT, NULL, NULL,
+                        SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd < 0) return;
+  put(fd, connections[1]);
+  syscall(SYS_close, fd);
+  syscall(SYS_close, late_agent);
+  late_agent = -1;
+}
+
 /* The main loop's: it looks for orders, too, and in a copy for who connects to the agent's socket first. */
 int ppoll(struct pollfd *polled, nfds_t count, const struct timespec *timeout,
           const sigset_t *mask) {
   static int (*next)(struct pollfd *, nfds_t, const struct timespec *,
                      const sigset_t *);
   if (!next) *(void **)&next = dlsym(RTLD_NEXT, "ppoll");
-  int extra = orders >= 0 ? orders : late_agent ? ORDER_AGENT : -1;
-  if (extra < 0 || count >= MOST_POLLED || getpid() != syscall(SYS_gettid))
+  if ((orders < 0 && late_agent < 0) || count > MOST_POLLED ||
+      getpid() != syscall(SYS_gettid))
     return next(polled, count, timeout, mask);
-  static struct pollfd all[MOST_POLLED];
+  static struct pollfd all[MOST_POLLED + 2];
+  struct pollfd *order = all + count, *agent = order + 1;
   memcpy(all, polled, count * sizeof *polled);
-  all[count] = (struct pollfd){.fd = extra, .events = POLLIN};
+  *order = (struct pollfd){.fd = orders, .events = POLLIN};
+  *agent = (struct pollfd){.fd = late_agent < 0 ? -1 : ORDER_AGENT,
+                           .events = POLLIN};
   const struct timespec soon = {.tv_nsec = ZOMBIE_MS * 1000000};
   int reap = ended;
-  int ready = next(all, count + 1, reap ? &soon : timeout, mask);
+  int ready = next(all, count + 2, reap ? &soon : timeout, mask);
   if (ready == 0 && reap) {
     ended = 0;
     while (waitpid(-1, NULL, WNOHANG) > 0) continue;
@@ -562,19 +620,10 @@ int ppoll(struct pollfd *polled, nfds_t count, const struct timespec *timeout,
   if (ready < 0 && errno == EINTR && ended) return 0;
   if (ready <= 0) return ready;
   memcpy(polled, all, count * sizeof *polled);
-  if (!all[count].revents) return ready;
-  if (extra == orders) {
-    serve();
-  } else {
-    int fd = (int)syscall(SYS_accept4, ORDER_AGENT, NULL, NULL,
-                          SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0) {
-      put(fd, connections[1]);
-      syscall(SYS_close, fd);
-      late_agent = 0;
-    }
-  }
-  return ready - 1;
+  ready -= !!order->revents + !!agent->revents;
+  if (agent->revents) connect_agent();
+  if (order->revents) serve();
+  return ready;
 }
 
 __attribute__((constructor)) static void prepare(int argc, char **argv) {

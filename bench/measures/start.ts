@@ -3,7 +3,7 @@ import type { StartReport } from "../../src/containers/start-trace.js";
 import { interleaved, type Bench, type Measure } from "../bench.js";
 import type { Engine } from "../engines/engine.js";
 import { firstByte } from "../first-byte.js";
-import { firstByteAfterAnother, poolIsFull, zygoteIsThere } from "../pool.js";
+import { firstByteAfterAnother, poolIsFull, zygotesAreThere } from "../pool.js";
 import { row, type Goal, type Row } from "../rows.js";
 import {
   COLD,
@@ -62,7 +62,7 @@ export const startMeasure: Measure = {
     await interleaved([...all.keys()], bench.repeats, async (engine) => {
       const own = ways.some((one) => one.engine === engine);
       await poolIsFull(bench, engine);
-      if (alone && engine === alone) await zygoteIsThere(alone.api);
+      if (alone && engine === alone) await zygotesAreThere(alone.api);
       const sample =
         engine === forked
           ? await firstByteAfterAnother(forked.api, bench.images.small)

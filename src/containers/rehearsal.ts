@@ -46,6 +46,10 @@ export class StartRehearsal implements Rehearsal {
     return this.#options.disks.spare(bytes);
   }
 
+  copyOf(blank: string): Promise<string> {
+    return this.#options.disks.spareOf(blank);
+  }
+
   async furnish(agent: AgentClient, furnishing: Furnishing): Promise<void> {
     await agent.request("furnish", furnishOf(furnishing));
   }

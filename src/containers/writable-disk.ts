@@ -60,8 +60,23 @@ export class WritableDisks {
    * @throws {SystemError} as `create`
    */
   async spare(bytes: number): Promise<string> {
-    const target = path.join(this.#directory, `spare-${this.#made++}.img`);
+    const target = this.#ownPath();
     await this.copy(target, bytes);
+    return target;
+  }
+
+  /**
+   * Likewise, a copy of one that was made so and has been in a machine, which does not write to it now.
+   * @throws {SystemError} as `create`
+   */
+  async spareOf(disk: string): Promise<string> {
+    const target = this.#ownPath();
+    try {
+      await copyDisk(disk, target);
+    } catch (error) {
+      await rm(target, { force: true });
+      throw error;
+    }
     return target;
   }
 
@@ -77,6 +92,10 @@ export class WritableDisks {
       blank.catch(() => this.#blanks.delete(bytes));
     }
     await copyDisk(await blank, target);
+  }
+
+  #ownPath(): string {
+    return path.join(this.#directory, `spare-${this.#made++}.img`);
   }
 
   #restockLater(bytes: number): void {
@@ -97,7 +116,7 @@ export class WritableDisks {
         await Promise.all(others.map((spare) => rm(spare, { force: true })));
       }
       while (this.#spares.length < SPARES) {
-        const spare = path.join(this.#directory, `spare-${this.#made++}.img`);
+        const spare = this.#ownPath();
         await this.copy(spare, bytes).catch(async (error: unknown) => {
           await rm(spare, { force: true });
           throw error;

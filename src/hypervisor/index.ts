@@ -105,6 +105,11 @@ export interface Rehearsal {
    * @returns its path
    */
   blank(bytes: number): Promise<string>;
+  /**
+   * Copies such a disk, which no machine writes to now.
+   * @returns the copy's path
+   */
+  copyOf(blank: string): Promise<string>;
   /** Mounts both disks for a container that is to come. */
   furnish(agent: AgentClient, furnishing: Furnishing): Promise<void>;
   /** Has a furnished machine, which will be one container's, load its program; without it, it is as good as before. */

@@ -127,6 +127,34 @@ describe("clones of a template", { timeout: 600_000 }, () => {
     );
   });
 
+  test("each writes to a disk of its own, and sees nothing of the others'", async () => {
+    const script =
+      "ls / > /seen; hostname > /own-$(hostname); sync; ls -d /own-*; grep -c own /seen; true";
+    const made = Array.from({ length: CLONES }, () => uniqueName("clone"));
+    names.push(...made);
+    const answers = await Promise.all(
+      made.map((name) =>
+        dockerOk(
+          [
+            ...["run", "--name", name, "--hostname", name, busybox()],
+            ...["sh", "-c", script],
+          ],
+          { timeout: 300_000 },
+        ).catch((error: unknown) => String(error)),
+      ),
+    );
+    assert.deepEqual(
+      answers,
+      made.map((name) => `/own-${name}\n0`),
+    );
+    for (const name of made) {
+      assert.notEqual(await startKind(name), "cold");
+      const { stdout } = await docker(["diff", name]);
+      assert.match(stdout, new RegExp(`^A /own-${name}$`, "m"));
+      assert.equal(stdout.match(/own-/g)?.length, 1);
+    }
+  });
+
   test("their clocks are the host's", async () => {
     // One after the other: it takes a busy host a while to let a guest set its clock.
     const errors: number[] = [];

@@ -1,6 +1,12 @@
 /** Machines that stand ready: a container gets one at once, and finds it as if nobody had been in it. */
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import {
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
 import { api } from "./harness/api.js";
@@ -190,18 +196,26 @@ describe("the warm pool", { timeout: 240_000 }, () => {
     return environment().root && /Accelerator tcg/.test(status);
   }
 
-  test("its machines are forked from one that stands still, and share its memory", async (t) => {
-    await full();
+  test("its machines are forked from two that stand still, and share their memory", async (t) => {
+    await furnished(IMAGE);
     if (!(await forks())) return t.skip("machines are not forked here");
-    assert.equal(daemon.zygotes().length, 1);
+    await eventually(() => assert.equal(daemon.zygotes().length, 2), {
+      timeout: 30_000,
+    });
+    await full();
+    const [any, special] = byOrigin(daemon.zygotes());
+    assert.equal(parentOf(special), any);
     for (const { pid } of daemon.spares()) {
       // One that is furnished has read the image's program.
       assert(privateMB(pid) < 15, `${privateMB(pid)} MB`);
-      const parent = /^PPid:\s+(\d+)$/m.exec(
-        readFileSync(`/proc/${pid}/status`, "utf8"),
-      );
-      assert.equal(Number(parent?.[1]), daemon.zygotes()[0]);
     }
+    assert.deepEqual(
+      daemon
+        .spares()
+        .map(({ pid }) => parentOf(pid))
+        .sort(),
+      [any, special].sort(),
+    );
     const name = uniqueName("warm");
     await ok(["run", "-d", "--name", name, IMAGE, "sleep", "1000"]);
     const pid = await ok(["inspect", "-f", "{{.State.Pid}}", name]);
@@ -225,14 +239,20 @@ describe("the warm pool", { timeout: 240_000 }, () => {
     if (!(await forks())) return t.skip("machines are not forked here");
     const name = uniqueName("warm");
     await ok(["run", "-d", "--name", name, IMAGE, "sleep", "1000"]);
-    const [zygote = 0] = daemon.zygotes();
+    await eventually(() => assert.equal(daemon.zygotes().length, 2), {
+      timeout: 30_000,
+    });
+    const [zygote] = byOrigin(daemon.zygotes());
     process.kill(zygote, "SIGKILL");
     assert.equal(await ok(["exec", name, "echo", "there"]), "there");
     assert.equal((await run(IMAGE, "echo", "hello")).stdout, "hello");
-    await eventually(() => assert.equal(daemon.zygotes().length, 1), {
-      timeout: 30_000,
-    });
-    assert.notEqual(daemon.zygotes()[0], zygote);
+    await eventually(
+      () => {
+        assert.equal(daemon.zygotes().length, 2);
+        assert.ok(!daemon.zygotes().includes(zygote));
+      },
+      { timeout: 30_000 },
+    );
     // A machine may have been asked of it before its end was noticed.
     const told = /the zygote ended|could not be forked/g;
     assert.equal(daemon.logTail(1000).match(told)?.length, 1);
@@ -282,36 +302,109 @@ describe("without a pool", { timeout: 240_000 }, () => {
     return Number(new RegExp(`^${name} (\\d+)$`, "m").exec(text)?.[1]);
   }
 
-  async function kindOfStart(): Promise<string | undefined> {
+  const zygotes = (count: number) =>
+    eventually(async () => assert.equal(await metric("hull_zygotes"), count), {
+      timeout: 60_000,
+    });
+
+  /** @returns the trace of a container of the image */
+  async function started(image = IMAGE) {
     const name = uniqueName("warm");
-    await ok(["run", "--name", name, IMAGE, "true"]);
-    const { kind } = traceOf(daemon, name);
+    await ok(["run", "--name", name, image, "true"]);
+    const trace = traceOf(daemon, name);
     await ok(["rm", name]);
-    return kind;
+    return trace;
   }
+
+  let forks = false;
+  const skip = "machines are not forked here";
 
   test("machines are forked all the same", async (t) => {
     await daemon.start(["--warm", "0", ...bridge]);
     await ok(["pull", IMAGE]);
     const status = await ok(["info", "-f", "{{.DriverStatus}}"]);
-    if (!environment().root || !/Accelerator tcg/.test(status)) {
-      return t.skip("machines are not forked here");
-    }
-    await eventually(
-      async () => assert.equal(await metric("hull_zygotes"), 1),
-      { timeout: 60_000 },
-    );
-    assert.equal(await kindOfStart(), "forked");
+    forks = environment().root && /Accelerator tcg/.test(status);
+    if (!forks) return t.skip(skip);
+    await zygotes(1);
+    const { kind, text } = await started();
+    assert.equal(kind, "forked");
+    assert.match(text, /rootfs/);
     assert.deepEqual(daemon.spares(), []);
-    const [zygote = 0] = daemon.zygotes();
-    process.kill(zygote, "SIGKILL");
-    await eventually(
-      () => {
-        assert.equal(daemon.zygotes().length, 1);
-        assert.notEqual(daemon.zygotes()[0], zygote);
-      },
-      { timeout: 30_000 },
+  });
+
+  test("the next container of the image comes from one that has it mounted", async (t) => {
+    if (!forks) return t.skip(skip);
+    await zygotes(2);
+    const { kind, text } = await started();
+    assert.equal(kind, "forked");
+    assert.doesNotMatch(text, /rootfs/);
+  });
+
+  test("what such a machine writes is on its container's disk only", async (t) => {
+    if (!forks) return t.skip(skip);
+    await zygotes(2);
+    const name = uniqueName("warm");
+    await ok(["run", "-d", "--name", name, IMAGE, "sleep", "1000"]);
+    const pid = Number(await ok(["inspect", "-f", "{{.State.Pid}}", name]));
+    const [, special] = byOrigin(daemon.zygotes());
+    assert.equal(parentOf(pid), special);
+    const id = await ok(["inspect", "-f", "{{.Id}}", name]);
+    const disks = openDisks(pid);
+    assert.deepEqual(
+      new Set(disks.map((one) => path.basename(path.dirname(one)))),
+      new Set([id]),
     );
+    const [frozen = ""] = openDisks(special);
+    const before = statSync(frozen).mtimeMs;
+    await ok(["exec", name, "sh", "-c", "echo mine > /mine; sync"]);
+    assert.equal(statSync(frozen).mtimeMs, before);
+    // QEMU has locked its disk, as it does when it opens one itself.
+    const { ino } = statSync(disks[0] ?? "");
+    assert.match(readFileSync("/proc/locks", "utf8"), new RegExp(`:${ino} `));
+    await ok(["rm", "-f", name]);
+  });
+
+  test("when it cannot be forked, a container's machine is one for any image", async (t) => {
+    if (!forks) return t.skip(skip);
+    await zygotes(2);
+    const [, special] = byOrigin(daemon.zygotes());
+    for (const disk of openDisks(special)) rmSync(disk, { force: true });
+    const { kind, text } = await started();
+    assert.equal(kind, "forked");
+    assert.match(text, /rootfs/);
+    const told = /no machine could be forked for the image.*/g;
+    assert.equal(daemon.logTail(1000).match(told)?.length, 1);
+    await zygotes(2);
+    assert.doesNotMatch((await started()).text, /rootfs/);
+  });
+
+  test("those that are killed are replaced", async (t) => {
+    if (!forks) return t.skip(skip);
+    for (const which of [1, 0]) {
+      await zygotes(2);
+      const killed = byOrigin(daemon.zygotes())[which] ?? 0;
+      process.kill(killed, "SIGKILL");
+      await eventually(
+        () => {
+          assert.equal(daemon.zygotes().length, 2);
+          assert.ok(!daemon.zygotes().includes(killed));
+        },
+        { timeout: 30_000 },
+      );
+    }
+    await zygotes(2);
+    assert.doesNotMatch((await started()).text, /rootfs/);
+  });
+
+  test("an image that is removed is let go", async (t) => {
+    if (!forks) return t.skip(skip);
+    await zygotes(2);
+    await ok(["rmi", IMAGE]);
+    await zygotes(1);
+    assert.equal(daemon.zygotes().length, 1);
+    await ok(["pull", IMAGE]);
+    assert.equal((await started()).kind, "forked");
+    await zygotes(2);
   });
 
   test("machines of the pool rehearse by themselves without a zygote", async () => {
@@ -324,9 +417,31 @@ describe("without a pool", { timeout: 240_000 }, () => {
     );
     assert.equal(await metric("hull_zygotes"), 0);
     assert.deepEqual(daemon.zygotes(), []);
-    assert.equal(await kindOfStart(), "warm");
+    assert.equal((await started()).kind, "warm");
   });
 });
+
+function parentOf(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  return Number(/^PPid:\s+(\d+)$/m.exec(status)?.[1]);
+}
+
+/** Two zygotes: the one for any image, and the one that was forked from it. */
+function byOrigin(zygotes: number[]): [number, number] {
+  const [one = 0, other = 0] = zygotes;
+  return parentOf(other) === one ? [one, other] : [other, one];
+}
+
+/** The writable disks that a process has open. */
+function openDisks(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`;
+  const files = readdirSync(folder).map((fd) =>
+    readlinkSync(path.join(folder, fd)),
+  );
+  const disks = files.filter((file) => file.endsWith(".img"));
+  assert.ok(disks.length > 0, files.join());
+  return disks;
+}
 
 /** What would be free without the process. */
 function privateMB(pid: number): number {

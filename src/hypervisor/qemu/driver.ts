@@ -35,7 +35,7 @@ import { endMachine, reattach } from "./reattach.js";
 import type { QemuMachine } from "./machine.js";
 import { availableShare, checkHostMemory, memoryMiB } from "./memory.js";
 import { endOrphans, type GuestProcess, guestProcesses } from "./orphans.js";
-import { furnish } from "./furnish.js";
+import { furnish, load } from "./furnish.js";
 import { rehearse } from "./rehearse.js";
 import { bringBack, checkSaved, goOnWith, kernelOf } from "./saved.js";
 import { type MachineShape, shapeName, shapeOf } from "./shape.js";
@@ -144,7 +144,8 @@ export class QemuHypervisor implements Hypervisor {
         rehearsal && {
           origins: {
             count: () => this.#zygotes.length,
-            prepare: () => this.#prepareZygotes(rehearsal),
+            prepare: (wish) => this.#prepareZygotes(rehearsal, wish),
+            letImagesGo: () => this.#zygotes.letImagesGo(),
             close: () => this.#zygotes.close(),
           },
         }),
@@ -192,7 +193,7 @@ export class QemuHypervisor implements Hypervisor {
     const taps = tapsOf(nics);
     const machine = warm
       ? goOn(warm.machine, on, shape, nics, this.#bringUp)
-      : this.#forkOrBringUp(on, shape, nics);
+      : this.#forkOrBringUp(on, shape, nics, furnishing);
     const discardTaps = () => this.#discardTaps(taps);
     machine.then(({ exited, startKind }) => {
       void exited.then(discardTaps);
@@ -265,19 +266,23 @@ export class QemuHypervisor implements Hypervisor {
     on: TemplatePlatform,
     shape: MachineShape,
     nics: NicBackend[],
+    furnishing: Furnishing | undefined,
   ): Promise<QemuMachine> {
     const kind = { on, shape, key: poolKey(on, shape) };
     return (
-      (await this.#zygotes.fork(kind, nics)) ??
+      (await this.#zygotes.fork(kind, nics, furnishing)) ??
       (await bringUp(on, shape, nics, this.#bringUp))
     );
   }
 
-  async #prepareZygotes(rehearsal: Rehearsal): Promise<void> {
+  async #prepareZygotes(
+    rehearsal: Rehearsal,
+    wish: Furnishing | undefined,
+  ): Promise<void> {
     if (!this.#expected) return;
     const { on, shape } = await this.#kind(this.#expected);
     const kind = { on, shape, key: poolKey(on, shape) };
-    await this.#zygotes.prepare(kind, rehearsal);
+    await this.#zygotes.prepare(kind, rehearsal, wish);
   }
 
   /** A machine for the pool; undefined while there is no template. */
@@ -292,7 +297,7 @@ export class QemuHypervisor implements Hypervisor {
     let machine: QemuMachine | string | undefined;
     try {
       const kind = { on, shape, key };
-      machine = await this.#zygotes.fork(kind, nics);
+      machine = await this.#zygotes.fork(kind, nics, furnishing);
       if (machine) {
         await machine.pause();
       } else {
@@ -303,7 +308,11 @@ export class QemuHypervisor implements Hypervisor {
         }
         await rehearse(machine, rehearsal);
       }
-      if (furnishing) await furnish(machine, furnishing, rehearsal);
+      if (furnishing && !machine.furnished) {
+        const blank = await rehearsal.blank(furnishing.blankBytes);
+        await furnish(machine, furnishing, blank, rehearsal);
+      }
+      if (furnishing) await load(machine, furnishing, rehearsal);
       return { machine, nics, key, ...(furnishing && { furnishing }) };
     } catch (error) {
       if (typeof machine === "object") await machine.kill();

@@ -1,5 +1,5 @@
 /**
- * Furnishes machines of the warm pool: one has behind its slots, and mounted, what the next container is likely
+ * Furnishes machines ahead of their containers: one has behind its slots, and mounted, what the next container is likely
  * to need: the image that was used last, and a blank disk. It is for a container of that image only: what a guest
  * has read of another one's image may still be in its memory.
  */
@@ -13,19 +13,20 @@ import type { QemuMachine } from "./machine.js";
 const SETTLE_MS = 100;
 
 /**
- * Has a machine that stands still, with empty slots, go on until it is furnished.
+ * Has a machine with empty slots go on until it is furnished; it stands still then, and nothing of what it has
+ * written is under way.
+ * @param blank path of a blank disk, which goes with the machine unless it is handed over
  * @throws whatever went wrong; the machine is of no use then
  */
 export async function furnish(
   machine: QemuMachine,
   furnishing: Furnishing,
+  blank: string,
   rehearsal: Rehearsal,
 ): Promise<void> {
   const { qmp, agent, directory } = machine;
   const { image, blankBytes } = furnishing;
-  const blank = await rehearsal.blank(blankBytes);
-  // Its name is the container's when it has been handed over.
-  void machine.exited.then(() => rm(blank, { force: true }));
+  giveAhead(machine, furnishing, blank);
   const disks: Disk[] = [
     image,
     { parts: [{ path: blank, bytes: blankBytes }], readonly: false },
@@ -35,8 +36,33 @@ export async function furnish(
   );
   await machine.resume();
   await rehearsal.furnish(agent, furnishing);
-  await rehearsal.load(agent, furnishing);
   await sleep(SETTLE_MS);
   await machine.pause();
+}
+
+/**
+ * Has a machine that is furnished, and stands still, run the image's program ahead. Not for a zygote, in which no code
+ * of an image ever runs.
+ * @throws whatever went wrong; the machine is of no use then
+ */
+export async function load(
+  machine: QemuMachine,
+  furnishing: Furnishing,
+  rehearsal: Rehearsal,
+): Promise<void> {
+  await machine.resume();
+  await rehearsal.load(machine.agent, furnishing);
+  await sleep(SETTLE_MS);
+  await machine.pause();
+}
+
+/** Tells what it has: see `furnish`. */
+export function giveAhead(
+  machine: QemuMachine,
+  furnishing: Furnishing,
+  blank: string,
+): void {
+  // Its name is the container's when it has been handed over.
+  void machine.exited.then(() => rm(blank, { force: true }));
   machine.furnished = { furnishing, blank };
 }

@@ -146,12 +146,7 @@ export function launcherArguments(
   return [
     ...inherited.flatMap((descriptor) => ["--keep", String(descriptor)]),
     ...ownFiles(sockets, nics),
-    ...(orders === undefined
-      ? []
-      : [
-          ...["--listen", `${Descriptor.orders}=${orders}`],
-          ...["--zygote", String(Descriptor.orders)],
-        ]),
+    ...takesOrders(orders),
     ...(room
       ? [
           ...(accelerator === "kvm"
@@ -170,6 +165,12 @@ export function launcherArguments(
   ];
 }
 
+/** A disk that a copy of a zygote has in the place of the zygote's own, both by their paths. */
+export interface OwnDisk {
+  path: string;
+  insteadOf: string;
+}
+
 /** The launcher's arguments to have a machine forked. */
 export function forkArguments(machine: {
   /** Where the zygote takes orders. */
@@ -179,13 +180,24 @@ export function forkArguments(machine: {
   uuid: string;
   sockets: MachineSockets;
   nics: NicBackend[];
+  /** See `launcherArguments`. */
+  orders?: string | undefined;
+  disk?: OwnDisk | undefined;
 }): string[] {
-  const { origin, name, uuid, sockets, nics } = machine;
+  const { origin, name, uuid, sockets, nics, orders, disk } = machine;
   return [
     ...["--keep", String(ANSWER), "--answer", String(ANSWER)],
     ...ownFiles(sockets, nics),
+    ...takesOrders(orders),
+    ...(disk ? ["--disk", disk.path, "--instead-of", disk.insteadOf] : []),
     ...["--fork-from", origin, "--name", `guest=${name}`, "--uuid", uuid],
   ];
+}
+
+function takesOrders(socket: string | undefined): string[] {
+  if (socket === undefined) return [];
+  const descriptor = String(Descriptor.orders);
+  return ["--listen", `${descriptor}=${socket}`, "--zygote", descriptor];
 }
 
 /** What the launcher opens that no two machines have in common. */

@@ -19,6 +19,7 @@ import {
   groupLimits,
   type Jail,
   launcherArguments,
+  type OwnDisk,
   type SendFiles,
 } from "./jail.js";
 import { QemuMachine } from "./machine.js";
@@ -71,6 +72,8 @@ export interface LaunchOptions {
   orders?: string;
   /** Of a clone: it is not restored, but forked from the zygote that takes orders at this socket. */
   origin?: string;
+  /** Of a machine that is forked from one with a writable disk. */
+  disk?: OwnDisk | undefined;
 }
 
 /**
@@ -179,14 +182,15 @@ async function start(
   connected: PromiseOfEnd,
 ): Promise<QemuProcess> {
   const { jail } = platform;
-  const { name, directory, memory, state, nics, orders, origin } = options;
+  const { name, directory, memory, state, nics, orders, origin, disk } =
+    options;
   const room = jail.room ?? platform;
   const sockets = machineSockets(directory);
   if (origin !== undefined) {
     const own = { origin, name: guestName(name, directory), uuid };
     return forkProcess(
       jail.launcher,
-      forkArguments({ ...own, sockets, nics }),
+      forkArguments({ ...own, sockets, nics, orders, disk }),
       directory,
       connected.promise,
     );

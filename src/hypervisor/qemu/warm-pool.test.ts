@@ -220,12 +220,19 @@ test("when it is closed nothing is left, and nothing is made", async (t) => {
 class TestOrigins implements Origins {
   prepared = 0;
   closed = 0;
+  looked = 0;
+  wish: Furnishing | undefined;
   #there = false;
 
   count = () => (this.#there ? 1 : 0);
-  prepare = () => {
+  prepare = (wish?: Furnishing) => {
     this.prepared++;
+    this.wish = wish;
     this.#there = true;
+    return Promise.resolve();
+  };
+  letImagesGo = () => {
+    this.looked++;
     return Promise.resolve();
   };
   close = () => {
@@ -260,11 +267,13 @@ test("a pool without machines sees to what others are forked from", async (t) =>
   available = 0.5;
   await pool.fill();
   assert.equal(origins.prepared, 1);
-  assert.equal(pool.take("a"), undefined);
+  assert.equal(pool.take("a", ONE), undefined);
   await until(() => origins.prepared === 2);
+  assert.equal(origins.wish, ONE);
   available = 0.05;
   t.mock.timers.tick(5000);
   await until(() => origins.closed === 1);
+  assert.equal(origins.looked, 1);
   assert.match(lines.join(), /short of memory/);
   available = 0.5;
   await pool.fill();

@@ -42,8 +42,13 @@ export interface Pooled<M extends Poolable> {
 export interface Origins {
   /** How many there are. */
   count: () => number;
-  /** Makes what is missing, where there can be any. Not called again before it is done. */
-  prepare: () => Promise<void>;
+  /**
+   * Makes what is missing, where there can be any; also for what is furnished as is wished. Not called again before
+   * it is done.
+   */
+  prepare: (wish?: Furnishing) => Promise<void>;
+  /** Ends what is furnished with an image that was removed. */
+  letImagesGo: () => Promise<void>;
   /** Ends all of them. */
   close: () => Promise<void>;
 }
@@ -138,7 +143,7 @@ export class WarmPool<M extends Poolable> {
         }
         if (this.#unprepared) {
           this.#unprepared = false;
-          await origins?.prepare();
+          await origins?.prepare(this.#wish);
           if (origins?.count()) this.#watchMemory();
           continue;
         }
@@ -223,6 +228,7 @@ export class WarmPool<M extends Poolable> {
 
   /** The room of an image that was removed is to be free. */
   async #letImagesGo(): Promise<void> {
+    await this.#options.origins?.letImagesGo();
     for (const { furnishing } of [...this.#ready]) {
       if (!furnishing || !(await isGone(furnishing))) continue;
       if (this.#wish && isSame(this.#wish, furnishing)) this.#wish = undefined;
