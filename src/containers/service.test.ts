@@ -13,6 +13,7 @@ import {
 } from "../errors.js";
 import { EventBus } from "../events.js";
 import { Filters } from "../filters.js";
+import type { Hello } from "../../protocol/index.js";
 import { AgentFailure } from "../hypervisor/index.js";
 import type { Image } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
@@ -22,7 +23,7 @@ import { createRequestSchema } from "./create-request.js";
 import { readLog } from "./log/reader.js";
 import { ContainerService } from "./service.js";
 import { WritableDisks } from "./writable-disk.js";
-import { TestHypervisor } from "./test-machine.js";
+import { TestHypervisor, TestMachine } from "./test-machine.js";
 import { inspectView } from "./views.js";
 
 const IMAGE: Image = {
@@ -562,6 +563,36 @@ test("a daemon that comes back knows the containers; a vanished machine is an en
   assert.equal(statusOf(again), "exited");
   assert.equal(again.record.state.exitCode, 255);
   assert.match(again.record.state.error, /while the daemon was not running/);
+});
+
+test("a daemon that comes back does not wait for one guest before it asks the next", async () => {
+  for (const name of ["one", "two"]) {
+    await service.lifecycle.start(await create({}, name));
+  }
+  await service.close();
+  let answer: (hello: Hello) => void = () => undefined;
+  const hello = new Promise<Hello>((resolve) => (answer = resolve));
+  const quiet = { produced: 0, ended: false };
+  const said: Hello = {
+    ...(await hypervisor.last.hello),
+    processes: [
+      { process: 1, pid: 2, stdout: quiet, stderr: quiet, stdinReceived: 0 },
+    ],
+  };
+  let found = 0;
+  hypervisor.reattach = () => {
+    const machine = new TestMachine(hypervisor.last.spec, hello);
+    const resume = machine.resume.bind(machine);
+    // Both are silent until both were spoken to.
+    machine.resume = () => {
+      if (++found === 2) answer(said);
+      return resume();
+    };
+    return Promise.resolve(machine);
+  };
+  service = makeService();
+  await service.load();
+  assert.equal(found, 2);
 });
 
 test("inspect shows the state in Docker's form", async () => {

@@ -52,19 +52,25 @@ export class TestMachine implements Machine, AgentClient {
   #resolveExited!: (exit: MachineExit) => void;
   #resolveClosed!: (reason: string) => void;
 
-  constructor(readonly spec: MachineSpec) {
+  /** @param hello when it says it; at once, unless told otherwise */
+  constructor(
+    readonly spec: MachineSpec,
+    hello?: Promise<Hello>,
+  ) {
     this.record = { driver: "test", pid: 4711, id: spec.id };
     this.exited = new Promise((resolve) => (this.#resolveExited = resolve));
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
-    this.hello = Promise.resolve({
-      protocol: 1,
-      version: "test",
-      kernel: "test",
-      bootId: "test",
-      uptimeMs: 0,
-      ready: false,
-      processes: [],
-    });
+    this.hello =
+      hello ??
+      Promise.resolve({
+        protocol: 1,
+        version: "test",
+        kernel: "test",
+        bootId: "test",
+        uptimeMs: 0,
+        ready: false,
+        processes: [],
+      });
   }
 
   onTrouble(): void {
@@ -223,7 +229,7 @@ export class TestHypervisor implements Hypervisor {
     return Promise.resolve();
   }
 
-  reattach(): Promise<undefined> {
+  reattach(): Promise<Machine | undefined> {
     return Promise.resolve(undefined);
   }
 
