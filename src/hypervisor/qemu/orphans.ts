@@ -2,8 +2,20 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join, sep } from "node:path";
 import { guestName } from "./command-line.js";
 
+/** Machines that an earlier daemon, which was killed, had started and not recorded. */
+export class Orphans {
+  /** What ran when this daemon had started nothing yet. */
+  #left: GuestProcess[] | undefined;
+
+  /** Ends those below `root` that have none of `uuids`; says how many. */
+  end(root: string, uuids: string[]): number {
+    this.#left ??= guestProcesses();
+    return endOrphans(this.#left, root, new Set(uuids)).length;
+  }
+}
+
 /** A process that is a machine's QEMU, or is about to be. */
-export interface GuestProcess {
+interface GuestProcess {
   pid: number;
   guest: string;
 }
@@ -12,7 +24,7 @@ export interface GuestProcess {
  * All machines of the host, whosever they are. In one go: this is for a daemon that starts, which has nothing else
  * to do, and a thousand files of /proc one after the other by other threads take it four times as long.
  */
-export function guestProcesses(): GuestProcess[] {
+function guestProcesses(): GuestProcess[] {
   return readdirSync("/proc").flatMap((name) => {
     if (!/^\d+$/.test(name)) return [];
     const pid = Number(name);
@@ -26,7 +38,7 @@ export function guestProcesses(): GuestProcess[] {
  * that was killed between starting a machine and recording it leaves such a process.
  * @returns the process IDs of those it ended
  */
-export function endOrphans(
+function endOrphans(
   processes: readonly GuestProcess[],
   root: string,
   uuids: ReadonlySet<string>,
