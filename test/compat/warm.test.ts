@@ -273,6 +273,14 @@ describe("the warm pool", { timeout: 240_000 }, () => {
       );
     assert.equal(ended.length, SIZE);
     await full();
+    // Their folders have gone with them.
+    const folders = () =>
+      readdirSync(path.join(daemon.execRoot, "m")).filter((name) =>
+        /^(blank|zygote)-/.test(name),
+      ).length;
+    await eventually(() =>
+      assert.equal(folders(), SIZE + daemon.zygotes().length),
+    );
   });
 
   test("a daemon that ends takes its pool along; one that is killed leaves it to the next", async () => {

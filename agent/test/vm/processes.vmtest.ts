@@ -107,7 +107,7 @@ describe("a process", () => {
     const root = await box.shell("ls / | tr '\\n' ' '");
     assert.equal(
       root.stdout,
-      "bin dev etc home link private proc root run scratch secret sys tmp ".replace(
+      "bin dev etc fifo home lib lib64 link private proc root run scratch secret sys tmp ".replace(
         "root ",
         "",
       ),

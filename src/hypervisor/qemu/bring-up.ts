@@ -122,7 +122,7 @@ export async function restore(
 }
 
 /**
- * In a folder of its own, which goes when the machine does not come up. Its path is as long as any
+ * In a folder of its own, which goes when the machine does not come up, and with it unless it is handed over. Its path is as long as any
  * other's: a zygote's copies write their names over its own.
  */
 export async function start(
@@ -136,10 +136,16 @@ export async function start(
     as === "zygote" ? `zygote-${id.slice(1)}` : `blank-${id}`,
   );
   await mkdir(directory, { recursive: true, mode: 0o700 });
+  const remove = () => rm(directory, { recursive: true, force: true });
   try {
-    return await launchIn(directory, `hull-${id}`);
+    const machine = await launchIn(directory, `hull-${id}`);
+    void machine.exited.then(() => {
+      // What has become a container's is in that one's folder. What is left the next daemon removes.
+      if (machine.directory === directory) remove().catch(() => undefined);
+    });
+    return machine;
   } catch (error) {
-    await rm(directory, { recursive: true, force: true });
+    await remove();
     throw error;
   }
 }
