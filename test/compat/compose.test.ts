@@ -428,7 +428,7 @@ async function inventory(): Promise<string[]> {
     readdirSync(folder, { recursive: true, withFileTypes: true }).map((entry) =>
       path.join(entry.parentPath, entry.name),
     );
-  const spares = daemon.spares();
+  const spares = daemon.standing();
   const spareTaps = spares.flatMap(({ taps }) => taps);
   return [
     ...readdirSync("/sys/class/net").filter(

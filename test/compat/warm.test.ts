@@ -311,9 +311,14 @@ describe("without a pool", { timeout: 240_000 }, () => {
   }
 
   const zygotes = (count: number) =>
-    eventually(async () => assert.equal(await metric("hull_zygotes"), count), {
-      timeout: 60_000,
-    });
+    eventually(
+      async () => {
+        assert.equal(await metric("hull_zygotes"), count);
+        // One that was killed counts until its end is noticed.
+        assert.equal(daemon.zygotes().length, count);
+      },
+      { timeout: 60_000 },
+    );
 
   /** @returns the trace of a container of the image */
   async function started(image = IMAGE) {

@@ -19,6 +19,13 @@ import { eventually, sleep } from "./wait.js";
 
 const HULLD = fileURLToPath(new URL("../../../bin/hulld", import.meta.url));
 
+interface NobodysMachine {
+  pid: number;
+  /** In the folder of machines. */
+  folder: string;
+  taps: string[];
+}
+
 /**
  * All of a daemon is in one folder: data root, exec root, socket, log, process id. Whoever knows the
  * folder can stop it and start it again.
@@ -190,9 +197,15 @@ export class Daemon {
   }
 
   /** Machines that are nobody's: those of the warm pool, and those that are being started. */
-  spares(): { pid: number; folder: string; taps: string[] }[] {
+  spares(): NobodysMachine[] {
+    return this.standing().filter(({ folder }) => folder.startsWith("blank-"));
+  }
+
+  /** The same, and zygotes. */
+  standing(): NobodysMachine[] {
     return this.processes().flatMap((pid) => {
-      const folder = /\/m\/(blank-[0-9a-f]+)/.exec(commandLine(pid))?.[1];
+      const named = /\/m\/((blank|zygote)-[0-9a-f]+)/.exec(commandLine(pid));
+      const folder = named?.[1];
       // A machine that is given to a container has its folder under another name from then on.
       if (folder === undefined) return [];
       if (!existsSync(path.join(this.execRoot, "m", folder))) return [];
