@@ -28,6 +28,8 @@ export const agentMeasure: Measure = {
       stateDirectory: directory,
       runDirectory: `${directory}/run`,
       machineRoot: `${directory}/m`,
+      // Each sample is a start of the agent, which a machine out of a template has not gone through.
+      templates: false,
       jail: {
         programs: PRODUCTS.jail,
         unconfined: false,
