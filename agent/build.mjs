@@ -34,16 +34,14 @@ const HEADERS = [
   `/usr/include/${triplet()}`,
 ];
 const DEFINES = ['-DCONFIG_VERSION="2021-03-27"', "-D_GNU_SOURCE"];
-const COMMON = [
+const SIZE = [
+  "-Os",
   // Inline, -Os copies and clears byte by byte, which is slow where instructions are emulated.
   "-mstringop-strategy=libcall",
   "-ffunction-sections",
   "-fdata-sections",
   "-fno-asynchronous-unwind-tables",
 ];
-const SMALL = ["-Os", ...COMMON];
-// The engine alone is worth its size: where instructions are emulated, a start waits for it.
-const FAST = ["-O2", ...COMMON];
 
 function triplet() {
   return { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" }[process.arch];
@@ -146,12 +144,12 @@ const own = ["main.c", "heap.c", "init.c", "sys.c", "tree.c"].map((name) =>
   path.join(native, name),
 );
 const parts = [
-  ...objects("musl-gcc", engine, [...FAST, "-w", ...HEADERS], ""),
+  ...objects("musl-gcc", engine, [...SIZE, "-w", ...HEADERS], ""),
   ...objects(
     "musl-gcc",
     own,
     [
-      ...SMALL,
+      ...SIZE,
       "-Wall",
       "-Wextra",
       "-Wno-unused-parameter",
