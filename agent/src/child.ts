@@ -67,7 +67,7 @@ export function runChild(plan: ChildPlan): never {
         CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP,
       );
     }
-    become(spawn, stdio, init === undefined, readUserFiles(), undefined);
+    become(spawn, stdio, init === undefined, readUserFiles());
   });
 }
 
@@ -88,7 +88,7 @@ export function runWaitingChild(plan: {
     const userFiles = readUserFiles();
     readLikely(plan.furnish.program);
     const kept = capabilityNumbers(capabilities);
-    dropFromBounds(kept, undefined);
+    dropFromBounds(kept);
     sys.close(plan.ready);
     const { names, spawn } = readOrder(plan.order);
     writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
@@ -134,7 +134,7 @@ function become(
   stdio: Readonly<ChildPlan["stdio"]>,
   isFirst: boolean,
   userFiles: UserFiles,
-  bounds: ReadonlySet<number> | undefined,
+  bounds?: ReadonlySet<number>,
 ): void {
   const user = resolveUser(spawn.user, spawn.groups, userFiles);
   sys.setsid();
@@ -240,7 +240,7 @@ export function dropPrivileges(
 /** @param bounds what they are now; undefined: everything */
 function dropFromBounds(
   kept: ReadonlySet<number>,
-  bounds: ReadonlySet<number> | undefined,
+  bounds?: ReadonlySet<number>,
 ): void {
   for (const number of bounds ?? CAPABILITIES.keys())
     // A kernel that does not know it says so with EINVAL.

@@ -110,9 +110,7 @@ function areEqual(a: readonly string[], b: readonly string[]): boolean {
 }
 
 function areAmong(some: readonly string[], all: readonly string[]): boolean {
-  if (areEqual(some, all)) return true;
-  for (const item of some) if (!all.includes(item)) return false;
-  return true;
+  return areEqual(some, all) || some.every((item) => all.includes(item));
 }
 
 /** What `go` was told. */

@@ -33,13 +33,10 @@ export function parseCidr(text: string): {
 
 /** @throws {RangeError} the text is no MAC address */
 export function parseMac(text: string): AddressBytes {
-  const bytes: number[] = [];
-  for (const part of text.split(":")) {
-    const byte = part.length === 2 ? hex(part) : undefined;
-    if (byte !== undefined) bytes.push(byte);
-  }
-  if (bytes.length !== 6 || text.length !== 17)
-    throw new RangeError(`not a MAC address: ${text}`);
+  const bytes = bytesOf(text.split(":"), 6, (part) =>
+    part.length === 2 ? hex(part) : undefined,
+  );
+  if (!bytes) throw new RangeError(`not a MAC address: ${text}`);
   return bytes;
 }
 
@@ -55,14 +52,23 @@ export function broadcastOf(
 }
 
 function parseIpv4(text: string): AddressBytes | undefined {
-  const parts = text.split(".");
+  return bytesOf(text.split("."), 4, (part) => decimal(part, 255));
+}
+
+/** A byte for each part; undefined where one is none, or there are not so many. */
+function bytesOf(
+  parts: string[],
+  count: number,
+  parse: (part: string) => number | undefined,
+): AddressBytes | undefined {
+  if (parts.length !== count) return undefined;
   const bytes: number[] = [];
   for (const part of parts) {
-    const byte = decimal(part, 255);
+    const byte = parse(part);
     if (byte === undefined) return undefined;
     bytes.push(byte);
   }
-  return bytes.length === 4 ? bytes : undefined;
+  return bytes;
 }
 
 function parseIpv6(text: string): AddressBytes | undefined {

@@ -83,11 +83,8 @@ export class NetlinkBatch {
     this.u32(change.up ? IFF_UP : 0);
     this.u32(change.up === undefined ? 0 : IFF_UP);
     if (change.name !== undefined) {
-      const name: number[] = [];
-      for (let i = 0; i < change.name.length; i++)
-        name.push(change.name.charCodeAt(i));
-      name.push(0);
-      this.attribute(IFLA_IFNAME, name);
+      const name = [...change.name].map((char) => char.charCodeAt(0));
+      this.attribute(IFLA_IFNAME, [...name, 0]);
     }
     if (change.mac) this.attribute(IFLA_ADDRESS, change.mac);
     if (change.mtu) this.attribute(IFLA_MTU, u32Bytes(change.mtu));

@@ -59,25 +59,16 @@ export class WritableDisks {
    * otherwise.
    * @throws {SystemError} as `create`
    */
-  async spare(bytes: number): Promise<string> {
-    const target = this.#ownPath();
-    await this.copy(target, bytes);
-    return target;
+  spare(bytes: number): Promise<string> {
+    return this.#ahead((target) => this.copy(target, bytes));
   }
 
   /**
    * Likewise, a copy of one that was made so and has been in a machine, which does not write to it now.
    * @throws {SystemError} as `create`
    */
-  async spareOf(disk: string): Promise<string> {
-    const target = this.#ownPath();
-    try {
-      await copyDisk(disk, target);
-    } catch (error) {
-      await rm(target, { force: true });
-      throw error;
-    }
-    return target;
+  spareOf(disk: string): Promise<string> {
+    return this.#ahead((target) => copyDisk(disk, target));
   }
 
   /**
@@ -94,8 +85,16 @@ export class WritableDisks {
     await copyDisk(await blank, target);
   }
 
-  #ownPath(): string {
-    return path.join(this.#directory, `spare-${this.#made++}.img`);
+  /** At a path of its own, where nothing is left when it cannot be made. */
+  async #ahead(make: (target: string) => Promise<void>): Promise<string> {
+    const target = path.join(this.#directory, `spare-${this.#made++}.img`);
+    try {
+      await make(target);
+    } catch (error) {
+      await rm(target, { force: true });
+      throw error;
+    }
+    return target;
   }
 
   #restockLater(bytes: number): void {
@@ -116,12 +115,7 @@ export class WritableDisks {
         await Promise.all(others.map((spare) => rm(spare, { force: true })));
       }
       while (this.#spares.length < SPARES) {
-        const spare = this.#ownPath();
-        await this.copy(spare, bytes).catch(async (error: unknown) => {
-          await rm(spare, { force: true });
-          throw error;
-        });
-        this.#spares.push(spare);
+        this.#spares.push(await this.spare(bytes));
       }
     } finally {
       this.#restocking = false;

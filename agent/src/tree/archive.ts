@@ -16,7 +16,7 @@ import { failureOf, step } from "../failure.js";
 import { StatField, isSysError, type Bytes } from "../sys.js";
 import { baseName, toText } from "./names.js";
 import { Status } from "./status.js";
-import { TarType, type TarEntry } from "./tar-format.js";
+import { TarType, blankEntry } from "./tar-format.js";
 import type { TarWriter } from "./tar-writer.js";
 
 const NONE: Bytes[] = [];
@@ -37,20 +37,7 @@ export class Archive {
   private readonly names = new Map<string, Bytes>();
   private readonly status = new Status();
   /** The entry that is being made. */
-  private readonly entry: TarEntry = {
-    name: "",
-    type: TarType.File,
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    seconds: 0,
-    nanoseconds: 0,
-    linkname: "",
-    major: 0,
-    minor: 0,
-    xattrs: NONE,
-  };
+  private readonly entry = blankEntry();
 
   constructor(private readonly writer: TarWriter) {}
 

@@ -2,7 +2,7 @@
 import type { Bytes } from "../sys.js";
 import type { Archive } from "./archive.js";
 import { ChangeKind, type ChangeVisitor } from "./changes.js";
-import { TarType } from "./tar-format.js";
+import { blankEntry } from "./tar-format.js";
 import type { TarWriter } from "./tar-writer.js";
 
 const WHITEOUT = ".wh.";
@@ -37,19 +37,6 @@ export class LayerPacker implements ChangeVisitor {
   }
 
   private mark(name: Bytes): void {
-    this.writer.entry({
-      name,
-      type: TarType.File,
-      mode: 0o600,
-      uid: 0,
-      gid: 0,
-      size: 0,
-      seconds: 0,
-      nanoseconds: 0,
-      linkname: "",
-      major: 0,
-      minor: 0,
-      xattrs: [],
-    });
+    this.writer.entry({ ...blankEntry(), name, mode: 0o600 });
   }
 }

@@ -8,6 +8,7 @@ import {
   CHECKSUM,
   MAX_NAME,
   TarType,
+  blankEntry,
   type TarEntry,
 } from "./tar-format.js";
 
@@ -30,20 +31,7 @@ const READ = new Uint16Array([
 export class PlainHeaders {
   private readonly bytes: Uint8Array;
   private readonly numbers = new Float64Array(READ.byteLength / 4);
-  private readonly entry: TarEntry = {
-    name: "",
-    type: TarType.File,
-    mode: 0,
-    uid: 0,
-    gid: 0,
-    size: 0,
-    seconds: 0,
-    nanoseconds: 0,
-    linkname: "",
-    major: 0,
-    minor: 0,
-    xattrs: [],
-  };
+  private readonly entry = blankEntry();
 
   constructor(private readonly buffer: ArrayBuffer) {
     this.bytes = new Uint8Array(buffer);

@@ -48,6 +48,24 @@ export const MAX_NAME = 100;
 const MAX_OCTAL_7 = 0o7777777;
 const MAX_OCTAL_11 = 0o77777777777;
 
+/** An empty file of root's, to be filled in. */
+export function blankEntry(): TarEntry {
+  return {
+    name: "",
+    type: TarType.File,
+    mode: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    seconds: 0,
+    nanoseconds: 0,
+    linkname: "",
+    major: 0,
+    minor: 0,
+    xattrs: [],
+  };
+}
+
 /** The header's blocks: a pax header first where the entry needs one. Checksums are blank: see `CHECKSUM`. */
 export function encodeEntry(entry: TarEntry): Bytes[] {
   const blocks: Bytes[] = [];

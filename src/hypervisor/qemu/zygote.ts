@@ -298,11 +298,10 @@ export class Zygotes {
     as: "blank" | "zygote" = "blank",
   ): Promise<QemuMachine> {
     const origin = ordersSocket(place);
-    const path = await furnished?.disk.take();
-    const disk =
-      furnished && path !== undefined
-        ? { path, insteadOf: furnished.disk.path }
-        : undefined;
+    const disk = furnished && {
+      path: await furnished.disk.take(),
+      insteadOf: furnished.disk.path,
+    };
     const launchIn = async (directory: string, name: string) => {
       const machine = await launch(on.platform, {
         ...{ name, directory, shape, nics, origin, disk },
