@@ -1,8 +1,12 @@
 /**
- * rtnetlink messages (rtnetlink(7)), several in one buffer: the kernel carries them out in order, and
- * acknowledges each, so that one send and a few receives configure a network.
+ * rtnetlink messages (rtnetlink(7)), several in one buffer: the kernel carries them out in order, tells of
+ * each that failed, and acknowledges the last, so that one send and mostly one receive configure a network.
+ *
+ * They are made of 32-bit words in the machine's order, which is little-endian: the first of two fields of
+ * 16 bits is the low half. Every start of a container comes by here, and a word is one step of the script
+ * where its bytes would be four.
  */
-import type { AddressBytes } from "./ip-address.js";
+import { isIpv6, type AddressWords } from "./ip-address.js";
 
 const HEADER = 16;
 /** Room for the changes of all of a machine's NICs, in bytes. */
@@ -40,7 +44,7 @@ const AF_INET6 = 10;
 
 export interface LinkChange {
   name?: string;
-  mac?: AddressBytes;
+  mac?: AddressWords;
   mtu?: number;
   up?: boolean;
   /** Moves it into the network namespace of this descriptor; what is set beside it is set there. */
@@ -56,156 +60,169 @@ export interface NetlinkAnswer {
 }
 
 export class NetlinkBatch {
-  readonly buffer: ArrayBuffer;
-  private readonly view: DataView;
-  private readonly bytes: Uint8Array;
-  private start = 0;
-  private at = 0;
+  readonly buffer = new ArrayBuffer(BUFFER);
+  readonly words = new Int32Array(this.buffer);
+  /** Places of words: where the next message begins, and where the last one did. */
+  private next = 0;
+  private last = 0;
   /** What each message does, in words; a message's sequence number is its place here, from 1. */
   readonly steps: string[] = [];
 
-  constructor(size = BUFFER) {
-    this.buffer = new ArrayBuffer(size);
-    this.view = new DataView(this.buffer);
-    this.bytes = new Uint8Array(this.buffer);
+  /** Bytes in use; more than the buffer has when the messages did not fit. */
+  get length(): number {
+    return 4 * this.next;
   }
 
-  /** Bytes in use. */
-  get length(): number {
-    return this.at;
+  /** Makes it empty, for another use. */
+  clear(): this {
+    this.next = 0;
+    this.steps.length = 0;
+    return this;
+  }
+
+  /** Has the last message acknowledged. */
+  close(): void {
+    const { words, last } = this;
+    words[last + 1] = (words[last + 1] as number) | (NLM_F_ACK << 16);
   }
 
   /** Changes a link (a network device) by its index. */
   link(what: string, index: number, change: LinkChange): void {
-    this.begin(what, RTM_NEWLINK, NLM_F_ACK);
-    this.u8s(0, 0, 0, 0);
-    this.u32(index);
-    this.u32(change.up ? IFF_UP : 0);
-    this.u32(change.up === undefined ? 0 : IFF_UP);
-    if (change.name !== undefined) {
-      const name = [...change.name].map((char) => char.charCodeAt(0));
-      this.attribute(IFLA_IFNAME, [...name, 0]);
-    }
-    if (change.mac) this.attribute(IFLA_ADDRESS, change.mac);
-    if (change.mtu) this.attribute(IFLA_MTU, u32Bytes(change.mtu));
-    if (change.namespace !== undefined)
-      this.attribute(IFLA_NET_NS_FD, u32Bytes(change.namespace));
-    if (change.newIndex !== undefined)
-      this.attribute(IFLA_NEW_IFINDEX, u32Bytes(change.newIndex));
-    this.finish();
+    const { words } = this;
+    const { name, mac, mtu, up, namespace, newIndex } = change;
+    let at = this.begin(what, RTM_NEWLINK, 0);
+    words[at++] = 0;
+    words[at++] = index;
+    words[at++] = up ? IFF_UP : 0;
+    words[at++] = up === undefined ? 0 : IFF_UP;
+    if (name !== undefined)
+      at = this.bytes(at, IFLA_IFNAME, wordsOf(name), name.length + 1);
+    if (mac) at = this.bytes(at, IFLA_ADDRESS, mac, 6);
+    if (mtu) at = this.number(at, IFLA_MTU, mtu);
+    if (namespace !== undefined)
+      at = this.number(at, IFLA_NET_NS_FD, namespace);
+    if (newIndex !== undefined)
+      at = this.number(at, IFLA_NEW_IFINDEX, newIndex);
+    this.end(at);
   }
 
   /** Gives a link an address (again: it may have it). */
   address(
     what: string,
     index: number,
-    address: AddressBytes,
+    address: AddressWords,
     prefix: number,
-    broadcast?: AddressBytes,
+    broadcast?: AddressWords,
   ): void {
-    const v6 = address.length === 16;
-    this.begin(what, RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
-    this.u8s(v6 ? AF_INET6 : AF_INET, prefix, v6 ? IFA_F_NODAD : 0, 0);
-    this.u32(index);
-    this.attribute(IFA_LOCAL, address);
-    this.attribute(IFA_ADDRESS, address);
-    if (broadcast) this.attribute(IFA_BROADCAST, broadcast);
-    this.finish();
+    const { words } = this;
+    const v6 = isIpv6(address);
+    let at = this.begin(what, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
+    words[at++] =
+      (v6 ? AF_INET6 | (IFA_F_NODAD << 16) : AF_INET) | (prefix << 8);
+    words[at++] = index;
+    at = this.ip(at, IFA_LOCAL, address);
+    at = this.ip(at, IFA_ADDRESS, address);
+    if (broadcast) at = this.ip(at, IFA_BROADCAST, broadcast);
+    this.end(at);
   }
 
   /** Takes an address from a link. */
   removeAddress(
     what: string,
     index: number,
-    address: AddressBytes,
+    address: AddressWords,
     prefix: number,
   ): void {
-    this.begin(what, RTM_DELADDR, NLM_F_ACK);
-    this.u8s(address.length === 16 ? AF_INET6 : AF_INET, prefix, 0, 0);
-    this.u32(index);
-    this.attribute(IFA_LOCAL, address);
-    this.attribute(IFA_ADDRESS, address);
-    this.finish();
+    const { words } = this;
+    let at = this.begin(what, RTM_DELADDR, 0);
+    words[at++] = (isIpv6(address) ? AF_INET6 : AF_INET) | (prefix << 8);
+    words[at++] = index;
+    at = this.ip(at, IFA_LOCAL, address);
+    at = this.ip(at, IFA_ADDRESS, address);
+    this.end(at);
   }
 
   /** Sets the default route of the gateway's family. */
-  defaultRoute(what: string, index: number, gateway: AddressBytes): void {
-    this.begin(what, RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE);
-    this.u8s(gateway.length === 16 ? AF_INET6 : AF_INET, 0, 0, 0);
-    this.u8s(RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST);
-    this.u32(0);
-    this.attribute(RTA_GATEWAY, gateway);
-    this.attribute(RTA_OIF, u32Bytes(index));
-    this.finish();
+  defaultRoute(what: string, index: number, gateway: AddressWords): void {
+    const { words } = this;
+    let at = this.begin(what, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
+    words[at++] = isIpv6(gateway) ? AF_INET6 : AF_INET;
+    words[at++] = RT_TABLE_MAIN | (RTPROT_BOOT << 8) | (RTN_UNICAST << 24);
+    words[at++] = 0;
+    at = this.ip(at, RTA_GATEWAY, gateway);
+    at = this.number(at, RTA_OIF, index);
+    this.end(at);
   }
 
-  private begin(what: string, type: number, flags: number): void {
-    this.start = this.at;
-    this.steps.push(what);
-    this.u32(0);
-    this.u16(type);
-    this.u16(NLM_F_REQUEST | flags);
-    this.u32(this.steps.length);
-    this.u32(0);
+  /** A header. @returns the place behind it, as those below do */
+  private begin(what: string, type: number, flags: number): number {
+    const { words, steps, next } = this;
+    steps.push(what);
+    words[next + 1] = type | ((NLM_F_REQUEST | flags) << 16);
+    words[next + 2] = steps.length;
+    words[next + 3] = 0;
+    return next + 4;
   }
 
-  private finish(): void {
-    this.view.setUint32(this.start, this.at - this.start, true);
-    this.align();
+  /** The message goes up to there. */
+  private end(at: number): void {
+    const { next } = this;
+    this.words[next] = 4 * (at - next);
+    this.last = next;
+    this.next = at;
   }
 
-  private attribute(type: number, bytes: number[]): void {
-    this.u16(4 + bytes.length);
-    this.u16(type);
-    for (const byte of bytes) this.bytes[this.at++] = byte;
-    this.align();
+  private number(at: number, attribute: number, value: number): number {
+    const { words } = this;
+    words[at] = 8 | (attribute << 16);
+    words[at + 1] = value;
+    return at + 2;
   }
 
-  private align(): void {
-    this.at = (this.at + 3) & ~3;
+  private ip(at: number, attribute: number, address: AddressWords): number {
+    return isIpv6(address)
+      ? this.bytes(at, attribute, address, 16)
+      : this.number(at, attribute, address[0] as number);
   }
 
-  /** Four bytes. */
-  private u8s(a: number, b: number, c: number, d: number): void {
-    this.u32(a | (b << 8) | (c << 16) | (d << 24));
-  }
-
-  private u16(value: number): void {
-    this.view.setUint16(this.at, value, true);
-    this.at += 2;
-  }
-
-  private u32(value: number): void {
-    this.view.setUint32(this.at, value, true);
-    this.at += 4;
+  /** So many bytes, of as many words as they need. */
+  private bytes(
+    at: number,
+    attribute: number,
+    value: number[],
+    count: number,
+  ): number {
+    const { words } = this;
+    words[at++] = (4 + count) | (attribute << 16);
+    for (let i = 0; i < value.length; i++) words[at++] = value[i] as number;
+    return at;
   }
 }
 
-/** The acknowledgements in what was received. */
+/** What the kernel said, in the `length` bytes that were received of it. */
 export function parseAnswers(
-  buffer: ArrayBuffer,
+  words: Int32Array,
   length: number,
 ): NetlinkAnswer[] {
-  const view = new DataView(buffer, 0, length);
   const answers: NetlinkAnswer[] = [];
-  for (let at = 0; at + HEADER <= length;) {
-    const size = view.getUint32(at, true);
-    if (size < HEADER || at + size > length) break;
-    if (view.getUint16(at + 4, true) === NLMSG_ERROR && size >= HEADER + 4)
+  for (let at = 0; 4 * at + HEADER <= length;) {
+    const size = words[at] as number;
+    if (size < HEADER || 4 * at + size > length) break;
+    if (((words[at + 1] as number) & 0xffff) === NLMSG_ERROR && size > HEADER)
       answers.push({
-        sequence: view.getUint32(at + 8, true),
-        errno: 0 - view.getInt32(at + HEADER, true),
+        sequence: words[at + 2] as number,
+        errno: 0 - (words[at + 4] as number),
       });
-    at += (size + 3) & ~3;
+    at += (size + 3) >> 2;
   }
   return answers;
 }
 
-function u32Bytes(value: number): number[] {
-  return [
-    value & 0xff,
-    (value >> 8) & 0xff,
-    (value >> 16) & 0xff,
-    (value >>> 24) & 0xff,
-  ];
+/** A text of ASCII, and the zero behind it. */
+function wordsOf(text: string): number[] {
+  const words = new Array(1 + (text.length >> 2)).fill(0) as number[];
+  for (let i = 0; i < text.length; i++)
+    words[i >> 2] =
+      (words[i >> 2] as number) | (text.charCodeAt(i) << (8 * (i & 3)));
+  return words;
 }

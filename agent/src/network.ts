@@ -19,13 +19,26 @@ import {
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
 import { makeFolder, readText, writeText } from "./files.js";
-import { broadcastOf, parseCidr, parseIp, parseMac } from "./ip-address.js";
-import { NetlinkBatch, parseAnswers, type LinkChange } from "./netlink.js";
+import {
+  broadcastOf,
+  isIpv6,
+  parseCidr,
+  parseIp,
+  parseMac,
+} from "./ip-address.js";
+import {
+  NetlinkBatch,
+  parseAnswers,
+  type LinkChange,
+  type NetlinkAnswer,
+} from "./netlink.js";
 import { unless } from "./sys.js";
 
 const LOOPBACK_INDEX = 1;
 /** The first NIC's in the container; the others' follow. */
 const FIRST_INDEX = 2;
+/** What the engine calls it, unless it was asked to call it otherwise. */
+const FIRST_NAME = "eth0";
 const SYSFS = "/run/sysfs";
 const SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 const DRIVER = "/sys/bus/virtio/drivers/virtio_net";
@@ -61,6 +74,8 @@ export class GuestNetwork {
   /** The container's. */
   private space: Space;
   private readonly nics: Nic[];
+  /** For all that a container asks for: made ahead, and what it is made of as well. */
+  private readonly batch = new NetlinkBatch();
 
   constructor() {
     this.machine = openSpace("");
@@ -70,7 +85,7 @@ export class GuestNetwork {
     this.space = this.connected;
     const [first] = this.nics;
     if (!first) return;
-    this.move(first, 0, nameOf(0), false);
+    this.move(first, 0, FIRST_NAME, false);
     changeLink(this.connected, "up", first.index, { up: true });
   }
 
@@ -103,18 +118,15 @@ export class GuestNetwork {
 
   /** Gives the container its addresses. @throws {Failure} naming the step that failed */
   setUp({ interfaces }: NetworkSetup): void {
-    if (
-      !interfaces.some(({ index, name }) => index === 0 && name === nameOf(0))
-    )
-      this.enter(this.bare);
-    const batch = new NetlinkBatch();
+    if (!interfaces.some(isFirst)) this.enter(this.bare);
+    const batch = this.batch.clear();
     for (const wanted of interfaces) this.add(batch, wanted);
     send(this.space.route, batch);
   }
 
   /** Puts NICs on and off networks. @throws {Failure} naming the step that failed */
   change({ add, remove, routes }: NetworkChange): void {
-    const leaving = new NetlinkBatch();
+    const leaving = this.batch.clear();
     for (const { index, addresses } of remove) {
       const nic = this.find(index);
       // Before the link is down: that alone takes its IPv6 addresses.
@@ -134,7 +146,7 @@ export class GuestNetwork {
     }
     send(this.space.route, leaving);
     for (const { index } of remove) this.find(index).space = this.machine;
-    const batch = new NetlinkBatch();
+    const batch = this.batch.clear();
     for (const wanted of add) this.add(batch, { ...wanted, gateways: [] });
     for (const { index, gateway } of routes)
       batch.defaultRoute(
@@ -150,38 +162,30 @@ export class GuestNetwork {
     this.space = space;
   }
 
-  /** Takes a NIC into the container's namespace, and adds what is to be done there to the batch. */
+  /**
+   * Adds what is to be done to the batch, and takes a NIC that is not there yet into the container's namespace.
+   * @throws {Failure} an address is none; nothing was done then
+   */
   private add(batch: NetlinkBatch, wanted: InterfaceSetup): void {
-    const { index, name, mtu } = wanted;
+    const { index, name, mac, mtu } = wanted;
     const nic = this.find(index);
-    invalidUnless(() => {
-      const addresses = wanted.addresses.map(parseCidr);
-      const gateways = wanted.gateways.map(parseIp);
-      const mac = parseMac(wanted.mac);
-      const v6 = addresses.some(({ address }) => address.length === 16);
-      if (nic.space !== this.space) this.move(nic, index, name, v6);
-      else if (v6) setIpv6(name, v6);
-      batch.link(`${name}: MAC address, MTU, up`, nic.index, {
-        mac,
-        mtu,
-        up: true,
-      });
-      for (const { address, prefix } of addresses) {
-        const broadcast =
-          address.length === 4 && prefix < 31
-            ? broadcastOf(address, prefix)
-            : undefined;
-        batch.address(
-          `${name}: address`,
-          nic.index,
-          address,
-          prefix,
-          broadcast,
-        );
-      }
-      for (const gateway of gateways)
-        batch.defaultRoute(`${name}: route`, nic.index, gateway);
-    });
+    const link = FIRST_INDEX + index;
+    let v6 = false;
+    const change = { mac: parseMac(mac), mtu, up: true };
+    batch.link(`${name}: MAC address, MTU, up`, link, change);
+    for (const text of wanted.addresses) {
+      const { address, prefix } = parseCidr(text);
+      if (isIpv6(address)) v6 = true;
+      const broadcast =
+        isIpv6(address) || prefix > 30
+          ? undefined
+          : broadcastOf(address, prefix);
+      batch.address(`${name}: address`, link, address, prefix, broadcast);
+    }
+    for (const gateway of wanted.gateways)
+      batch.defaultRoute(`${name}: route`, link, parseIp(gateway));
+    if (nic.space !== this.space) this.move(nic, index, name, v6);
+    else if (v6) setIpv6(name, v6);
   }
 
   /** Takes a NIC into the container's namespace, where it is down. */
@@ -219,9 +223,9 @@ function listNics(space: Space): Nic[] {
   return nics.sort((a, b) => place(a) - place(b));
 }
 
-/** What the engine calls the NIC in that place, unless it was asked to call it otherwise. */
-function nameOf(index: number): string {
-  return `eth${index}`;
+/** It is what the first NIC was made ahead. */
+function isFirst({ index, name }: InterfaceSetup): boolean {
+  return index === 0 && name === FIRST_NAME;
 }
 
 /** The network namespace that the agent is in. */
@@ -253,17 +257,6 @@ function setIpv6(name: string, on: boolean): void {
   });
 }
 
-/** A text that is no address makes the request invalid. */
-function invalidUnless<T>(run: () => T): T {
-  try {
-    return run();
-  } catch (error) {
-    if (error instanceof RangeError)
-      throw new Failure("invalid", error.message);
-    throw error;
-  }
-}
-
 function changeLink(
   space: Space,
   what: string,
@@ -275,19 +268,24 @@ function changeLink(
   send(space.route, batch);
 }
 
+/** @throws {Failure} naming the first step that failed; those after it may have been done */
 function send(socket: number, batch: NetlinkBatch): void {
-  if (batch.steps.length === 0) return;
-  sys.send(socket, batch.buffer, 0, batch.length);
-  const answers = new ArrayBuffer(16 * 1024);
-  for (let open = batch.steps.length; open > 0;) {
-    const length = sys.receive(socket, answers, 0, answers.byteLength);
-    for (const { sequence, errno } of parseAnswers(answers, length)) {
-      open--;
-      if (errno !== 0)
-        throw new Failure(
-          "system",
-          `network: ${batch.steps[sequence - 1] ?? "?"}: errno ${errno}`,
-        );
+  const { buffer, words, steps } = batch;
+  if (steps.length === 0) return;
+  batch.close();
+  sys.send(socket, buffer, 0, batch.length);
+  // In the place of what was asked. Read to the last one, or they would be taken for answers to what comes next.
+  let failed: NetlinkAnswer | undefined;
+  for (let answered = false; !answered;) {
+    const length = sys.receive(socket, buffer, 0, buffer.byteLength);
+    for (const answer of parseAnswers(words, length)) {
+      if (answer.errno !== 0) failed ??= answer;
+      answered = answer.sequence === steps.length;
     }
   }
+  if (failed)
+    throw new Failure(
+      "system",
+      `network: ${steps[failed.sequence - 1] ?? "?"}: errno ${failed.errno}`,
+    );
 }

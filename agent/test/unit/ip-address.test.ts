@@ -1,16 +1,25 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { Failure } from "../../src/failure.js";
 import {
   broadcastOf,
+  isIpv6,
   parseCidr,
   parseIp,
   parseMac,
 } from "../../src/ip-address.js";
 
-const hex = (bytes: number[]) => Buffer.from(bytes).toString("hex");
+/** What is in memory, for the words of an address. */
+const bytes = (words: number[]) => [
+  ...Buffer.from(new Int32Array(words).buffer),
+];
+const hex = (words: number[]) => Buffer.from(bytes(words)).toString("hex");
 
 test("addresses of both families are read", () => {
-  assert.deepEqual(parseIp("192.168.0.1"), [192, 168, 0, 1]);
+  assert.deepEqual(bytes(parseIp("192.168.0.1")), [192, 168, 0, 1]);
+  assert.deepEqual(bytes(parseIp("255.255.255.255")), [255, 255, 255, 255]);
+  assert.equal(isIpv6(parseIp("192.168.0.1")), false);
+  assert.equal(isIpv6(parseIp("::")), true);
   assert.equal(hex(parseIp("::")), "0".repeat(32));
   assert.equal(hex(parseIp("::1")), "1".padStart(32, "0"));
   assert.equal(
@@ -29,10 +38,9 @@ test("addresses of both families are read", () => {
 });
 
 test("a prefix length belongs to its family", () => {
-  assert.deepEqual(parseCidr("10.1.2.3/8"), {
-    address: [10, 1, 2, 3],
-    prefix: 8,
-  });
+  const { address, prefix } = parseCidr("10.1.2.3/8");
+  assert.deepEqual(bytes(address), [10, 1, 2, 3]);
+  assert.equal(prefix, 8);
   assert.equal(parseCidr("10.1.2.3").prefix, 32);
   assert.equal(parseCidr("::1").prefix, 128);
 });
@@ -42,6 +50,11 @@ for (const text of [
   "1.2.3",
   "1.2.3.256",
   "1.2.3.4.5",
+  "1..2.3",
+  "1.2.3.",
+  ".1.2.3",
+  "1.2.3.0004",
+  "1.2.3.4 ",
   "a.b.c.d",
   ":",
   ":::",
@@ -52,32 +65,50 @@ for (const text of [
   "12345::",
   "::1.2.3",
   "g::",
+  "1:2:3:4:5:6:7: 8",
+  "1:2:3:4:5:6:7:8 ",
+  "1:2:3:4:5:6:7:0x8",
   "1.2.3.4/33",
   "::1/129",
   "1.2.3.4/",
   "1.2.3.4/x",
 ])
   test(`${JSON.stringify(text)} is refused`, () => {
-    assert.throws(() => parseCidr(text), RangeError);
+    assert.throws(
+      () => parseCidr(text),
+      ({ code, message }: Failure) =>
+        code === "invalid" && message.includes(`: ${text.split("/")[0]}`),
+    );
   });
 
 test("MAC addresses are read", () => {
   assert.deepEqual(
-    parseMac("02:42:AC:11:00:ff"),
-    [2, 0x42, 0xac, 0x11, 0, 0xff],
+    bytes(parseMac("02:42:AC:11:00:ff")),
+    [2, 0x42, 0xac, 0x11, 0, 0xff, 0, 0],
   );
   for (const text of [
     "",
     "02:42:ac:11:00",
     "02:42:ac:11:00:0",
+    "02:42:ac:11:00:0 ",
+    "02: 2:ac:11:00:02",
+    "02:42:ac:11:00:02:",
+    "2:042:ac:11:00:02",
     "02-42-ac-11-00-02",
     "02:42:ac:11:00:zz",
   ])
-    assert.throws(() => parseMac(text), RangeError);
+    assert.throws(() => parseMac(text), {
+      code: "invalid",
+      message: `not a MAC address: ${text}`,
+    });
 });
 
 test("the broadcast address has all host bits set", () => {
-  assert.deepEqual(broadcastOf([172, 17, 0, 2], 16), [172, 17, 255, 255]);
-  assert.deepEqual(broadcastOf([10, 0, 0, 5], 30), [10, 0, 0, 7]);
-  assert.deepEqual(broadcastOf([10, 0, 0, 5], 20), [10, 0, 15, 255]);
+  const broadcast = (address: string, prefix: number) =>
+    bytes(broadcastOf(parseIp(address), prefix));
+  assert.deepEqual(broadcast("172.17.0.2", 16), [172, 17, 255, 255]);
+  assert.deepEqual(broadcast("10.0.0.5", 30), [10, 0, 0, 7]);
+  assert.deepEqual(broadcast("10.0.0.5", 20), [10, 0, 15, 255]);
+  assert.deepEqual(broadcast("10.0.0.5", 0), [255, 255, 255, 255]);
+  assert.deepEqual(broadcast("10.0.0.5", 32), [10, 0, 0, 5]);
 });

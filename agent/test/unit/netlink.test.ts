@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { parseIp, parseMac } from "../../src/ip-address.js";
 import { NetlinkBatch, parseAnswers } from "../../src/netlink.js";
 
 function hex(batch: NetlinkBatch): string {
+  batch.close();
   return Buffer.from(batch.buffer, 0, batch.length).toString("hex");
 }
 
@@ -11,7 +13,7 @@ test("a link's name, MAC address and MTU are one message", () => {
   const batch = new NetlinkBatch();
   batch.link("x", 2, {
     name: "eth0",
-    mac: [2, 0x42, 0xac, 0x11, 0, 2],
+    mac: parseMac("02:42:ac:11:00:02"),
     mtu: 1500,
     up: true,
   });
@@ -29,12 +31,12 @@ test("a link's name, MAC address and MTU are one message", () => {
 
 test("an address has its broadcast, a route its gateway and device", () => {
   const batch = new NetlinkBatch();
-  batch.address("a", 3, [10, 0, 2, 15], 24, [10, 0, 2, 255]);
-  batch.defaultRoute("r", 3, [10, 0, 2, 2]);
+  batch.address("a", 3, parseIp("10.0.2.15"), 24, parseIp("10.0.2.255"));
+  batch.defaultRoute("r", 3, parseIp("10.0.2.2"));
   assert.equal(
     hex(batch),
     [
-      ...["30000000", "1400", "0505", "01000000", "00000000"],
+      ...["30000000", "1400", "0105", "01000000", "00000000"],
       ...["02180000", "03000000"],
       ...[
         "08000200",
@@ -52,6 +54,36 @@ test("an address has its broadcast, a route its gateway and device", () => {
   assert.deepEqual(batch.steps, ["a", "r"]);
 });
 
+test("an IPv6 address is usable at once", () => {
+  const batch = new NetlinkBatch();
+  batch.address("a", 3, parseIp("fd00::2"), 64);
+  const address = "fd000000000000000000000000000002";
+  assert.equal(
+    hex(batch),
+    [
+      ...["40000000", "1400", "0505", "01000000", "00000000"],
+      ...["0a400200", "03000000"],
+      ...["14000200", address, "14000100", address],
+    ].join(""),
+  );
+});
+
+test("only the last message is acknowledged, and a batch is used again", () => {
+  const batch = new NetlinkBatch();
+  batch.link("up", 2, { mac: parseMac("01:02:03:04:05:06"), up: true });
+  batch.removeAddress("gone", 3, parseIp("10.0.2.15"), 24);
+  const first = hex(batch);
+  assert.match(first, /^2c00000010000100/);
+  assert.match(first, /2800000015000500/);
+  batch
+    .clear()
+    .link("down", 2, { mac: parseMac("06:05:04:03:02:01"), up: false });
+  assert.deepEqual(batch.steps, ["down"]);
+  const fresh = new NetlinkBatch();
+  fresh.link("down", 2, { mac: parseMac("06:05:04:03:02:01"), up: false });
+  assert.equal(hex(batch), hex(fresh));
+});
+
 test("answers are told apart, and a cut one is left out", () => {
   const answer = (sequence: number, error: number) => {
     const bytes = Buffer.alloc(36);
@@ -66,8 +98,8 @@ test("answers are told apart, and a cut one is left out", () => {
     answer(2, -17),
     answer(3, 0).subarray(0, 20),
   ]);
-  const copy = new Uint8Array(bytes).buffer;
-  assert.deepEqual(parseAnswers(copy, bytes.length), [
+  const words = new Int32Array(new Uint8Array(bytes).buffer);
+  assert.deepEqual(parseAnswers(words, bytes.length), [
     { sequence: 1, errno: 0 },
     { sequence: 2, errno: 17 },
   ]);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
-import type { InterfaceSetup } from "../../../protocol/index.js";
+import type { InterfaceSetup, NetworkChange } from "../../../protocol/index.js";
 import { TestContainer } from "./container.js";
 
 let box: TestContainer;
@@ -112,4 +112,32 @@ test("the first device may have another name", async () => {
     LO,
     "wan0 2 02:42:0a:00:00:02 1500 10.0.0.2/24 UP",
   ]);
+});
+
+test("an error names the first step that failed, and is of that request only", async () => {
+  await start(nic(0, "eth0"));
+  const change = (changes: Partial<NetworkChange>) =>
+    box.machine.request("network", {
+      ...{ add: [], remove: [], routes: [], files: [] },
+      ...changes,
+    });
+  // No link's MTU; its address is answered as well, and done.
+  await assert.rejects(change({ add: [nic(1, "eth1", { mtu: 10 })] }), {
+    message: "system: network: eth1: MAC address, MTU, up: errno 22",
+  });
+  await assert.rejects(
+    change({ routes: [{ index: 0, gateway: "10.9.9.9" }] }),
+    {
+      message: "system: network: route by 10.9.9.9: errno 101",
+    },
+  );
+  for (const text of ["10.0.0.300", "10.0.0.1/24"])
+    await assert.rejects(change({ routes: [{ index: 0, gateway: text }] }), {
+      message: `invalid: not an IP address: ${text}`,
+    });
+  await change({ routes: [{ index: 0, gateway: "10.0.0.1" }] });
+  assert.match(
+    (await box.shell("ip route")).stdout,
+    /default via 10\.0\.0\.1 dev eth0/,
+  );
 });
