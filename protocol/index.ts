@@ -1,2 +1,3 @@
+export * from "./defaults.js";
 export * from "./frame.js";
 export * from "./messages.js";

@@ -187,44 +187,44 @@ export type AgentEvent =
 /** A block device by its place: 0 is the first disk of the VM (`/dev/vda`). */
 export type DiskIndex = number;
 
-/** Everything that makes a fresh (or restored) machine this container's. */
+/**
+ * Everything that makes a fresh (or restored) machine this container's. What is not there is as in SETUP_DEFAULTS
+ * (defaults.ts).
+ */
 export interface Setup {
   /** Milliseconds since the epoch. */
   time: number;
   /** At least 64 bytes of host entropy, base64. */
   entropy: string;
   hostname: string;
-  domainname: string;
+  domainname?: string;
   /** 32 hex digits, for an image whose /etc/machine-id is empty; "" keeps it as it is. */
-  machineId: string;
+  machineId?: string;
   network: NetworkSetup;
-  rootfs: RootfsSetup;
+  rootfs?: RootfsSetup;
   /** tmpfs and volume mounts inside the container, in order. */
-  mounts: MountSetup[];
+  mounts?: MountSetup[];
   /** Files the engine writes into the container before it starts (/etc/hosts, …). */
   files: FileSetup[];
-  limits: Limits;
+  limits?: Limits;
   /** Kernel parameters of the container's namespaces, e.g. "net.core.somaxconn". */
-  sysctls: Record<string, string>;
+  sysctls?: Record<string, string>;
   /** Size of /dev/shm in bytes. */
-  shmSize: number;
-  /** True for --privileged: /sys and cgroups writable, nothing masked. */
-  privileged: boolean;
+  shmSize?: number;
+  /** True for --privileged: /sys and cgroups writable. What is masked is said apart from it. */
+  privileged?: boolean;
   /** Paths hidden from / read-only for the container's processes. */
-  maskedPaths: string[];
-  readonlyPaths: string[];
+  maskedPaths?: string[];
+  readonlyPaths?: string[];
 }
 
-/** What is known of a container before it is known which one it is. */
+/**
+ * What is known of a container before it is known which one it is. It is taken to be of the defaults; one whose
+ * masked or read-only paths or capabilities are others gets its first process later.
+ */
 export interface Furnish {
-  rootfs: RootfsSetup;
   /** Paths of the engine's files. */
   paths: string[];
-  /** As in {@link Setup}. A container with others is not worse served. */
-  maskedPaths: string[];
-  readonlyPaths: string[];
-  /** What the container's processes are likely to have; one that has others gets its first process later. */
-  capabilities: string[];
   /** What the container is likely to run: it is looked up, and its begin read ahead. No other serves it worse. */
   program: { name: string; /** PATH */ path: string };
 }
@@ -297,7 +297,8 @@ export interface FileSetup {
   path: string;
   /** Text of the file. */
   content: string;
-  mode: number;
+  /** FILE_MODE where it is not there. */
+  mode?: number;
 }
 
 /** The container's cgroup; absent means no limit but the machine's, and so does a negative number. */
@@ -315,31 +316,31 @@ export interface Limits {
 
 /** What `setup` found out about the machine, with how long its parts took (for the start trace). */
 export interface SetupResult {
-  /** Microseconds each step took, in the order of their doing. */
-  timings: { step: string; us: number }[];
+  /** Microseconds each step took, by its name, in the order of their doing. */
+  timings: Record<string, number>;
 }
 
-/** A process to start inside the container. */
+/** A process to start inside the container. What is not there is as in SPAWN_DEFAULTS (defaults.ts). */
 export interface Spawn {
   /** The process number; INIT_PROCESS is the container's own and makes its PID namespace. */
   process: number;
   /** argv[0] is looked up in the environment's PATH when it has no slash. */
   args: string[];
-  /** "KEY=value". The agent adds HOME of the user where it is missing, as Docker does. */
+  /** "KEY=value", each key once. The agent adds HOME of the user where it is missing, as Docker does. */
   env: string[];
-  cwd: string;
+  cwd?: string;
   /** As in the image config: "", "user", "uid", "user:group", "uid:gid". */
-  user: string;
+  user?: string;
   /** Supplementary groups by name or number (--group-add). */
-  groups: string[];
+  groups?: string[];
   tty?: { rows: number; columns: number };
   /** Whether the process gets a stdin stream; /dev/null otherwise. */
-  stdin: boolean;
+  stdin?: boolean;
   /** Capability names without "CAP_", e.g. "NET_BIND_SERVICE". */
-  capabilities: string[];
-  noNewPrivileges: boolean;
-  rlimits: { name: string; soft: number; hard: number }[];
-  oomScoreAdj: number;
+  capabilities?: string[];
+  noNewPrivileges?: boolean;
+  rlimits?: { name: string; soft: number; hard: number }[];
+  oomScoreAdj?: number;
   /** Of INIT_PROCESS: it runs below an init that passes signals on and reaps (--init). */
   init?: boolean;
 }

@@ -441,7 +441,8 @@ export class Agent implements Receiver {
         waited += 5
       )
         await loop.pause(5);
-      unmountAll(container.setup.mounts.map(({ target }) => target));
+      const { mounts = [] } = container.setup;
+      unmountAll(mounts.map(({ target }) => target));
     }
     sys.sync();
     return {};

@@ -1,4 +1,5 @@
 /** Linux capabilities by name, as in linux/capability.h; the place is the number. */
+import { SPAWN_DEFAULTS } from "../../protocol/index.js";
 import { Failure } from "./failure.js";
 
 export const CAPABILITIES: readonly string[] = [
@@ -51,7 +52,7 @@ const NUMBERS = new Map(CAPABILITIES.map((name, number) => [name, number]));
  * Numbers of the named capabilities.
  * @throws {Failure} `invalid` for an unknown name
  */
-export function capabilityNumbers(names: string[]): Set<number> {
+export function capabilityNumbers(names: readonly string[]): Set<number> {
   const numbers = new Set<number>();
   for (const name of names) {
     const number = NUMBERS.get(name.startsWith("CAP_") ? name.slice(4) : name);
@@ -66,7 +67,9 @@ export function capabilityNumbers(names: string[]): Set<number> {
 }
 
 /** A set of numbers as the two 32-bit words capset(2) takes. */
-export function capabilityWords(numbers: Set<number>): [number, number] {
+export function capabilityWords(
+  numbers: ReadonlySet<number>,
+): [number, number] {
   let low = 0;
   let high = 0;
   for (const number of numbers)
@@ -74,3 +77,18 @@ export function capabilityWords(numbers: Set<number>): [number, number] {
     else high |= 1 << (number - 32);
   return [low >>> 0, high >>> 0];
 }
+
+/** Capabilities in both ways. */
+export interface CapabilitySet {
+  readonly numbers: ReadonlySet<number>;
+  readonly words: readonly [low: number, high: number];
+}
+
+/** @throws {Failure} `invalid` for an unknown name */
+export function capabilitySet(names: readonly string[]): CapabilitySet {
+  const numbers = capabilityNumbers(names);
+  return { numbers, words: capabilityWords(numbers) };
+}
+
+/** What processes have that are not said to have others. */
+export const DEFAULT_CAPABILITIES = capabilitySet(SPAWN_DEFAULTS.capabilities);

@@ -2,11 +2,18 @@
  * What the child does between clone and exec. It runs in a copy of the agent, so it must not come back
  * to the agent's code: it executes the program, or says over a pipe why not and ends.
  */
-import type { AgentError, Furnish, Spawn } from "../../protocol/index.js";
+import {
+  SETUP_DEFAULTS,
+  SPAWN_DEFAULTS,
+  type AgentError,
+  type Furnish,
+  type Spawn,
+} from "../../protocol/index.js";
 import {
   CAPABILITIES,
-  capabilityNumbers,
-  capabilityWords,
+  DEFAULT_CAPABILITIES,
+  capabilitySet,
+  type CapabilitySet,
 } from "./capabilities.js";
 import {
   AT_EMPTY_PATH,
@@ -58,7 +65,7 @@ export interface ChildPlan {
 export function runChild(plan: ChildPlan): never {
   orReport(plan.report, () => {
     const { spawn, container, stdio, init } = plan;
-    writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
+    adjustOomScore(spawn.oomScoreAdj ?? SPAWN_DEFAULTS.oomScoreAdj);
     if (init === undefined) {
       enterContainer(container.setup, spawn, stdio[0]);
     } else {
@@ -67,14 +74,16 @@ export function runChild(plan: ChildPlan): never {
         CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP,
       );
     }
-    become(spawn, stdio, init === undefined, readUserFiles());
+    leaveAgent();
+    const userFiles = readUserFiles();
+    become(spawn, stdio, init === undefined, { userFiles });
   });
 }
 
 /** Enters a container that is not known yet, and becomes the program when it is. */
 export function runWaitingChild(plan: {
   furnish: Furnish;
-  /** Where the order comes: a line of JSON. */
+  /** Where the order comes, see `readOrder`. */
   order: number;
   /** Close-on-exec: its end tells the agent that the child waits for the order. */
   ready: number;
@@ -82,22 +91,42 @@ export function runWaitingChild(plan: {
   report: number;
 }): never {
   orReport(plan.report, () => {
-    const { maskedPaths, readonlyPaths, capabilities } = plan.furnish;
+    adjustOomScore(SPAWN_DEFAULTS.oomScoreAdj);
     enterRoot(false);
-    protectPaths(readonlyPaths, maskedPaths);
+    protectPaths(SETUP_DEFAULTS.readonlyPaths, SETUP_DEFAULTS.maskedPaths);
+    leaveAgent();
+    dropFromBounds(DEFAULT_CAPABILITIES.numbers);
     const userFiles = readUserFiles();
+    const ahead = {
+      userFiles,
+      user: resolveUser(SPAWN_DEFAULTS.user, [], userFiles),
+      bounds: DEFAULT_CAPABILITIES,
+    };
     readLikely(plan.furnish.program);
-    const kept = capabilityNumbers(capabilities);
-    dropFromBounds(kept);
+    const buffer = new ArrayBuffer(ORDER_SIZE);
     sys.close(plan.ready);
-    const { names, spawn } = readOrder(plan.order);
-    writeText("/proc/self/oom_score_adj", String(spawn.oomScoreAdj));
+    const { names, spawn } = readOrder(plan.order, buffer);
+    if (spawn.oomScoreAdj) adjustOomScore(spawn.oomScoreAdj);
     setNames(names);
-    makePath(spawn.cwd);
+    if (spawn.cwd !== undefined) makePath(spawn.cwd);
     const [stdin, stdout, stderr] = plan.stdio;
     const given = [spawn.stdin ? stdin : -1, stdout, stderr] as const;
-    become(spawn, given, true, userFiles, kept);
+    become(spawn, given, true, ahead);
   });
+}
+
+/** Most orders fit into this. */
+const ORDER_SIZE = 4096;
+
+function adjustOomScore(score: number): void {
+  writeText("/proc/self/oom_score_adj", String(score));
+}
+
+/** What it has of the agent that no program is to have. */
+function leaveAgent(): void {
+  sys.setsid();
+  sys.umask(0o022);
+  sys.resetSignals();
 }
 
 /** Most programs fit into this. */
@@ -125,43 +154,49 @@ function orReport(report: number, run: () => void): never {
   sys.exit(127);
 }
 
-/**
- * @param isFirst it is the container's first process
- * @param bounds the capabilities that the process may have; undefined: all
- */
+/** What is known before the process is. */
+interface Ahead {
+  userFiles: UserFiles;
+  /** The default one. */
+  user?: ExecUser;
+  /** The capabilities that the process may have; undefined: all. */
+  bounds?: CapabilitySet;
+}
+
+/** @param isFirst it is the container's first process */
 function become(
   spawn: Spawn,
   stdio: Readonly<ChildPlan["stdio"]>,
   isFirst: boolean,
-  userFiles: UserFiles,
-  bounds?: ReadonlySet<number>,
+  { userFiles, bounds, ...ahead }: Ahead,
 ): void {
-  const user = resolveUser(spawn.user, spawn.groups, userFiles);
-  sys.setsid();
+  const user =
+    spawn.user === undefined && spawn.groups === undefined && ahead.user
+      ? ahead.user
+      : resolveUser(spawn.user ?? "", spawn.groups ?? [], userFiles);
   takeStdio(stdio, user.uid, spawn.tty !== undefined);
-  for (const { name, soft, hard } of spawn.rlimits)
+  for (const { name, soft, hard } of spawn.rlimits ?? [])
     step(`set rlimit ${name}`, () =>
       sys.setrlimit(resourceNumber(name), soft, hard),
     );
-  const env = environmentFor(spawn.env, user);
-  const late = !enterFolder(spawn.cwd);
-  dropPrivileges(user, spawn.capabilities, bounds);
-  if (late) step(chdirError(spawn.cwd), () => sys.chdir(spawn.cwd));
+  const { env, path } = environmentFor(spawn.env, user);
+  // It is in the root folder.
+  const cwd = spawn.cwd ?? "";
+  const late = !enterFolder(cwd);
+  const capabilities = spawn.capabilities
+    ? capabilitySet(spawn.capabilities)
+    : DEFAULT_CAPABILITIES;
+  dropPrivileges(user, capabilities, bounds);
+  if (late) step(chdirError(cwd), () => sys.chdir(cwd));
   if (spawn.noNewPrivileges) sys.prctl(PR_SET_NO_NEW_PRIVS, 1, 0);
-  const program = lookPath(
-    spawn.args[0] ?? "",
-    env.get("PATH"),
-    checkExecutable,
-  );
-  sys.umask(0o022);
-  sys.resetSignals();
+  const program = lookPath(spawn.args[0] ?? "", path, checkExecutable);
   const first = isFirst && spawn.init;
   try {
     // As an init the agent's ELF executes itself, see native/init.c.
     sys.execve(
       first ? "/proc/self/exe" : program,
       first ? [INIT_NAME, "--", ...spawn.args] : spawn.args,
-      [...env].map(([key, value]) => `${key}=${value}`),
+      env,
     );
   } catch (error) {
     if (!isSysError(error)) throw error;
@@ -190,18 +225,25 @@ function takeStdio(
   if (terminal) sys.controlTerminal(0);
 }
 
-/** The last value of a name counts; HOME is the user's unless it is given. */
+const HOME = "HOME=";
+const PATH = "PATH=";
+
+/** HOME is the user's unless it is given. */
 function environmentFor(
   entries: string[],
-  user: ExecUser,
-): Map<string, string> {
-  const env = new Map<string, string>();
+  { home }: ExecUser,
+): { env: string[]; path: string | undefined } {
+  const env: string[] = [];
+  let path: string | undefined;
+  let hasHome = false;
   for (const entry of entries) {
-    const equals = entry.indexOf("=");
-    if (equals > 0) env.set(entry.slice(0, equals), entry.slice(equals + 1));
+    if (entry === HOME) continue;
+    if (entry.startsWith(PATH)) path = entry.slice(PATH.length);
+    else if (entry.startsWith(HOME)) hasHome = true;
+    env.push(entry);
   }
-  if (!env.get("HOME")) env.set("HOME", user.home === "" ? "/" : user.home);
-  return env;
+  if (!hasHome) env.push(HOME + (home === "" ? "/" : home));
+  return { env, path };
 }
 
 /** False when only the user itself may be able to enter it (a folder of a network file system, say). */
@@ -218,23 +260,24 @@ function chdirError(path: string): string {
 }
 
 /**
- * @param names of the capabilities to keep
+ * @param kept the capabilities to keep
  * @param bounds what they are now; undefined: everything
  */
 export function dropPrivileges(
-  user: Pick<ExecUser, "uid" | "gid" | "groups">,
-  names: string[],
-  bounds?: ReadonlySet<number>,
+  { uid, gid, groups }: Pick<ExecUser, "uid" | "gid" | "groups">,
+  { numbers, words }: CapabilitySet,
+  bounds?: CapabilitySet,
 ): void {
-  const kept = capabilityNumbers(names);
-  dropFromBounds(kept, bounds);
-  sys.prctl(PR_SET_KEEPCAPS, 1, 0);
-  sys.setgroups(user.groups);
-  sys.setgid(user.gid);
-  sys.setuid(user.uid);
-  sys.prctl(PR_SET_KEEPCAPS, 0, 0);
-  const [low, high] = capabilityWords(kept);
-  sys.setCapabilities(low, high);
+  if (numbers !== bounds?.numbers) dropFromBounds(numbers, bounds?.numbers);
+  if (uid !== 0) sys.prctl(PR_SET_KEEPCAPS, 1, 0);
+  sys.setgroups(groups);
+  // The agent is root.
+  if (gid !== 0) sys.setgid(gid);
+  if (uid !== 0) {
+    sys.setuid(uid);
+    sys.prctl(PR_SET_KEEPCAPS, 0, 0);
+  }
+  sys.setCapabilities(words[0], words[1]);
 }
 
 /** @param bounds what they are now; undefined: everything */

@@ -3,14 +3,20 @@
  * container has, whichever it is, is prepared before: the agent does so as soon as it has said hello, so that a
  * machine restored out of a template has it.
  */
-import type { Furnish, Setup, SetupResult } from "../../protocol/index.js";
+import {
+  SETUP_DEFAULTS,
+  type FileSetup,
+  type Furnish,
+  type Setup,
+  type SetupResult,
+} from "../../protocol/index.js";
 import { makeCgroup, removeCgroup, setLimits } from "./cgroup.js";
 import { AT_FDCWD, CLOCK_MONOTONIC, O_RDWR } from "./constants.js";
 import { filterDevices } from "./device-filter.js";
-import { makeDevices, mountDevices, SHM_SIZE } from "./devices.js";
+import { makeDevices, mountDevices } from "./devices.js";
 import { Failure, step } from "./failure.js";
 import type { EventLoop } from "./loop.js";
-import { machineIdFiles } from "./machine-id.js";
+import { hasNoMachineId, machineIdFile } from "./machine-id.js";
 import { GuestNetwork } from "./network.js";
 import {
   areDisksFree,
@@ -43,7 +49,14 @@ export interface Prepared {
   readonly cgroup: number;
   readonly terminals: number;
   /** What of the container's own is there already. */
-  readonly furnished?: Furnish & { sysfs: string };
+  readonly furnished?: Furnished;
+}
+
+interface Furnished {
+  readonly paths: readonly string[];
+  /** Whose devices are in its /sys. */
+  readonly sysfs: string;
+  readonly hasNoMachineId: boolean;
 }
 
 /** Once, and again after a container was removed. @throws {Failure} naming the step that failed */
@@ -58,15 +71,18 @@ export function prepareContainer(): Prepared {
 
 /** Mounts the root of an ordinary container, whichever it will be. @throws {Failure} naming the step that failed */
 export function furnishContainer(
-  furnish: Furnish,
+  { paths }: Furnish,
   prepared: Prepared,
 ): Prepared {
   const { sysfs } = prepared.network;
-  mountRoot(furnish.rootfs);
-  mountDevices(SHM_SIZE, false);
+  mountRoot(SETUP_DEFAULTS.rootfs);
+  mountDevices(SETUP_DEFAULTS.shmSize, false);
   mountSys(sysfs, true);
-  mountFiles(furnish.paths.map((path) => ({ path, content: "", mode: 0o644 })));
-  return { ...prepared, furnished: { ...furnish, sysfs } };
+  mountFiles(paths.map((path) => ({ path, content: "" })));
+  return {
+    ...prepared,
+    furnished: { paths, sysfs, hasNoMachineId: hasNoMachineId() },
+  };
 }
 
 /** Does everything of `setup`, in the order that safety asks for: clock and random numbers first. */
@@ -77,40 +93,51 @@ export function setUpContainer(
   container: Container;
   result: SetupResult;
 } {
-  const timings: SetupResult["timings"] = [];
-  const timed = <T>(name: string, run: () => T): T => {
-    const start = sys.clock(CLOCK_MONOTONIC);
-    const value = run();
-    const us = Math.round((sys.clock(CLOCK_MONOTONIC) - start) * 1000);
-    timings.push({ step: name, us });
-    return value;
+  const timings: SetupResult["timings"] = {};
+  let before = sys.clock(CLOCK_MONOTONIC);
+  const done = (step: string) => {
+    const now = sys.clock(CLOCK_MONOTONIC);
+    // An integer to the engine, too: any other number takes it far longer to write.
+    timings[step] = Math.round((now - before) * 1000) | 0;
+    before = now;
   };
 
   if (furnished) checkFurnished(setup, furnished);
-  timed("clock", () => setClock(setup.time));
-  timed("entropy", () => reseed(setup.entropy));
-  timed("network", () => network.setUp(setup.network));
+  setClock(setup.time);
+  done("clock");
+  reseed(setup.entropy);
+  done("entropy");
+  network.setUp(setup.network);
+  done("network");
   let asFurnished = false;
   if (furnished) {
-    const files = filesOf(setup);
+    const files = filesOf(setup, furnished);
     const ownSys = network.sysfs === furnished.sysfs;
     asFurnished = ownSys && areMounted(files);
-    if (!ownSys) timed("sys", () => replaceSys(network.sysfs));
-    timed("files", () => fillFiles(files));
+    if (!ownSys) {
+      replaceSys(network.sysfs);
+      done("sys");
+    }
+    fillFiles(files);
+    done("files");
   } else {
-    timed("rootfs", () => mountRoot(setup.rootfs));
-    timed("dev", () => mountDevices(setup.shmSize, setup.privileged));
-    timed("sys", () => mountSys(network.sysfs, !setup.privileged));
-    timed("mounts", () => setup.mounts.forEach(mountExtra));
-    timed("files", () => mountFiles(filesOf(setup)));
+    const { shmSize, privileged, mounts } = { ...SETUP_DEFAULTS, ...setup };
+    mountRoot(setup.rootfs ?? SETUP_DEFAULTS.rootfs);
+    done("rootfs");
+    mountDevices(shmSize, privileged);
+    done("dev");
+    mountSys(network.sysfs, !privileged);
+    done("sys");
+    mounts.forEach(mountExtra);
+    done("mounts");
+    mountFiles(filesOf(setup));
+    done("files");
   }
-  const cgroup = timed("cgroup", () => {
-    const made = setup.privileged
-      ? replaceCgroup(prepared.cgroup)
-      : prepared.cgroup;
-    setLimits(setup.limits);
-    return made;
-  });
+  const cgroup = setup.privileged
+    ? replaceCgroup(prepared.cgroup)
+    : prepared.cgroup;
+  if (setup.limits) setLimits(setup.limits);
+  done("cgroup");
   return {
     container: { setup, network, cgroup, terminals, asFurnished },
     result: { timings },
@@ -118,14 +145,15 @@ export function setUpContainer(
 }
 
 /** @throws {Failure} it is not the container that the machine is furnished for */
-function checkFurnished(setup: Setup, { rootfs, paths }: Furnish): void {
+function checkFurnished(setup: Setup, { paths }: Furnished): void {
+  const { rootfs, shmSize, mounts, files } = setup;
+  const { image, writable } = SETUP_DEFAULTS.rootfs;
   const fits =
-    setup.rootfs.image === rootfs.image &&
-    setup.rootfs.writable === rootfs.writable &&
+    (!rootfs || (rootfs.image === image && rootfs.writable === writable)) &&
+    (shmSize === undefined || shmSize === SETUP_DEFAULTS.shmSize) &&
+    (!mounts || mounts.length === 0) &&
     !setup.privileged &&
-    setup.shmSize === SHM_SIZE &&
-    setup.mounts.length === 0 &&
-    paths.every((path) => setup.files.some((file) => file.path === path));
+    paths.every((path) => files.some((file) => file.path === path));
   if (!fits)
     throw new Failure(
       "invalid",
@@ -164,8 +192,14 @@ export async function removeContainer(
   }
 }
 
-function filesOf({ files, machineId }: Setup): Setup["files"] {
-  return [...files, ...machineIdFiles(machineId)];
+/** The engine's, and the machine ID where the image has none. */
+function filesOf(
+  { files, machineId }: Setup,
+  furnished?: Furnished,
+): FileSetup[] {
+  if (!machineId) return files;
+  const wanted = furnished ? furnished.hasNoMachineId : hasNoMachineId();
+  return wanted ? [...files, machineIdFile(machineId)] : files;
 }
 
 /** @param time in ms since the epoch */

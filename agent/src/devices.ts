@@ -1,4 +1,5 @@
 /** The container's /dev, as Docker makes it. */
+import { SETUP_DEFAULTS } from "../../protocol/index.js";
 import {
   AT_FDCWD,
   AT_SYMLINK_NOFOLLOW,
@@ -38,8 +39,6 @@ const LINKS: readonly [name: string, target: string][] = [
 /** Where it is made, before it is moved to its place in a container. */
 const DEV = "/run/dev";
 const SHM_FLAGS = MS_NOSUID | MS_NOEXEC | MS_NODEV;
-/** Docker's size of /dev/shm. */
-export const SHM_SIZE = 64 << 20;
 
 /**
  * Makes a container's /dev, with its /dev/pts and /dev/shm.
@@ -64,7 +63,7 @@ export function makeDevices(): number {
       MS_NOSUID | MS_NOEXEC,
       "newinstance,ptmxmode=0666,mode=0620,gid=5",
     );
-    const options = `mode=1777,size=${SHM_SIZE}`;
+    const options = `mode=1777,size=${SETUP_DEFAULTS.shmSize}`;
     sys.mount("shm", `${DEV}/shm`, "tmpfs", SHM_FLAGS, options);
     return sys.open(AT_FDCWD, `${DEV}/pts`, O_PATH | O_DIRECTORY, 0);
   });
@@ -77,7 +76,7 @@ export function makeDevices(): number {
 export function mountDevices(shmSize: number, allDevices: boolean): void {
   step("mount /dev", () => {
     if (allDevices) copyDevices();
-    if (shmSize !== SHM_SIZE) {
+    if (shmSize !== SETUP_DEFAULTS.shmSize) {
       const flags = MS_REMOUNT | SHM_FLAGS;
       sys.mount(null, `${DEV}/shm`, null, flags, `size=${shmSize}`);
     }

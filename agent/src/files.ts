@@ -12,8 +12,11 @@ import {
 } from "./constants.js";
 
 import { unless } from "./sys.js";
-const CHUNK = 16 * 1024;
-const NEWLINE = 10;
+/** What is read of a file at first, or at a time. */
+const CHUNK = 4 * 1024;
+/** Of a text of which nobody says how long it may be. */
+const LIMIT = 16 * 1024;
+const LARGE_CHUNK = 16 * 1024;
 
 /** Makes a folder unless it is there. */
 export function makeFolder(path: string, mode: number): void {
@@ -56,7 +59,7 @@ export function createFile(path: string, text: string, mode: number): void {
 }
 
 /** Reads a text file of at most `limit` bytes; what is behind them is left out. */
-export function readText(path: string, limit = CHUNK): string {
+export function readText(path: string, limit = LIMIT): string {
   const fd = sys.open(AT_FDCWD, path, O_RDONLY | O_NONBLOCK, 0);
   try {
     return readAll(fd, limit);
@@ -71,9 +74,9 @@ export function readAhead(path: string, limit: number): void {
   try {
     const { mode } = sys.stat(fd, "", AT_EMPTY_PATH);
     if ((mode & S_IFMT) !== S_IFREG) return;
-    const bytes = new ArrayBuffer(CHUNK);
+    const bytes = new ArrayBuffer(LARGE_CHUNK);
     for (let total = 0; total < limit;) {
-      const count = sys.read(fd, bytes, 0, CHUNK);
+      const count = sys.read(fd, bytes, 0, LARGE_CHUNK);
       if (count <= 0) return;
       total += count;
     }
@@ -82,27 +85,32 @@ export function readAhead(path: string, limit: number): void {
   }
 }
 
-/** Waits for a line of any length, at the end of which nothing more is sent. @returns it without its end */
-export function readLine(fd: number): string {
-  let bytes = new ArrayBuffer(CHUNK);
+/**
+ * Waits for a text of any length that ends with this character of one byte, after which nothing more is sent.
+ * @param bytes is read into while they do
+ * @returns it without its end
+ */
+export function readUntil(fd: number, end: string, bytes: ArrayBuffer): string {
+  const last = end.charCodeAt(0);
   let length = 0;
   for (;;) {
     if (length === bytes.byteLength) bytes = enlarge(bytes, 2 * length);
     const count = sys.read(fd, bytes, length, bytes.byteLength - length);
     if (count > 0) length += count;
-    const ended = length > 0 && new Uint8Array(bytes)[length - 1] === NEWLINE;
+    const ended = length > 0 && new Uint8Array(bytes)[length - 1] === last;
     if (count === 0 || ended)
       return sys.decode(bytes, 0, ended ? length - 1 : length);
   }
 }
 
-function enlarge(bytes: ArrayBuffer, size: number): ArrayBuffer {
+/** A larger one that begins with the same. */
+export function enlarge(bytes: ArrayBuffer, size: number): ArrayBuffer {
   const larger = new ArrayBuffer(size);
   sys.copy(bytes, 0, bytes.byteLength, larger, 0);
   return larger;
 }
 
-/** The same from an open file. */
+/** Text of an open file, of at most `limit` bytes. */
 export function readAll(fd: number, limit: number): string {
   let bytes = new ArrayBuffer(Math.min(limit, CHUNK));
   let length = 0;

@@ -2,7 +2,12 @@
  * The first process of an ordinary container, made before it is known which container it is: it has its
  * namespaces, its root and the file systems that belong to them, and waits for the rest.
  */
-import type { Furnish, Setup, Spawn } from "../../protocol/index.js";
+import {
+  SPAWN_DEFAULTS,
+  type Furnish,
+  type Setup,
+  type Spawn,
+} from "../../protocol/index.js";
 import { runWaitingChild } from "./child.js";
 import {
   CLONE_NEWIPC,
@@ -12,13 +17,15 @@ import {
   SIGKILL,
 } from "./constants.js";
 import { step } from "./failure.js";
-import { readLine, writeAll } from "./files.js";
+import { readUntil, writeAll } from "./files.js";
 import { openPipes, type Stdio } from "./stdio.js";
 
 export type Names = Pick<Setup, "hostname" | "domainname">;
 
-/** Between the names and the request, in the line that tells the process which container's it is. */
+/** Between the names and the request, in the order that tells the process which container's it is. */
 const SEPARATOR = "\t";
+/** Ends the order: JSON has it in no place. */
+const END = "\0";
 
 export class FirstProcess {
   private constructor(
@@ -27,7 +34,6 @@ export class FirstProcess {
     /** Where it says how its start went, both ends. */
     readonly report: readonly [number, number],
     private readonly order: number,
-    private readonly furnish: Furnish,
   ) {}
 
   /** Comes back when it waits. */
@@ -51,19 +57,19 @@ export class FirstProcess {
     // Its end says that the process waits, or has ended: then it is reaped before anything is asked of it.
     sys.read(ready, new ArrayBuffer(1), 0, 1);
     sys.close(ready);
-    return new FirstProcess(pid, stdio, report, orderWrite, furnish);
+    return new FirstProcess(pid, stdio, report, orderWrite);
   }
 
   /** Whether it is as that container's process has to be. */
   fits(setup: Setup, spawn: Spawn): boolean {
-    const { maskedPaths, readonlyPaths, capabilities } = this.furnish;
+    const { rootfs, sysctls, maskedPaths, readonlyPaths } = setup;
     return (
       spawn.tty === undefined &&
-      !setup.rootfs.readonly &&
-      Object.keys(setup.sysctls).length === 0 &&
-      areAmong(spawn.capabilities, capabilities) &&
-      areEqual(setup.maskedPaths, maskedPaths) &&
-      areEqual(setup.readonlyPaths, readonlyPaths)
+      !rootfs?.readonly &&
+      maskedPaths === undefined &&
+      readonlyPaths === undefined &&
+      (!sysctls || Object.keys(sysctls).length === 0) &&
+      (!spawn.capabilities || areDefault(spawn.capabilities))
     );
   }
 
@@ -80,10 +86,7 @@ export class FirstProcess {
    */
   go({ hostname, domainname }: Names, request: string): void {
     const names = JSON.stringify({ hostname, domainname });
-    writeAll(
-      this.order,
-      sys.encode(names + SEPARATOR + oneLine(request) + "\n"),
-    );
+    writeAll(this.order, sys.encode(names + SEPARATOR + request + END));
     sys.close(this.order);
   }
 
@@ -103,25 +106,18 @@ export class FirstProcess {
   }
 }
 
-function areEqual(a: readonly string[], b: readonly string[]): boolean {
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
+function areDefault(capabilities: readonly string[]): boolean {
+  const all: readonly string[] = SPAWN_DEFAULTS.capabilities;
+  return capabilities.every((name) => all.includes(name));
 }
 
-function areAmong(some: readonly string[], all: readonly string[]): boolean {
-  return areEqual(some, all) || some.every((item) => all.includes(item));
-}
-
-/** What `go` was told. */
-export function readOrder(fd: number): { names: Names; spawn: Spawn } {
-  const line = readLine(fd);
-  const at = line.indexOf(SEPARATOR);
-  const { args } = JSON.parse(line.slice(at + 1)) as { args: Spawn };
-  return { names: JSON.parse(line.slice(0, at)) as Names, spawn: args };
-}
-
-/** JSON may have newlines, but between its tokens only. */
-function oneLine(json: string): string {
-  return json.includes("\n") ? JSON.stringify(JSON.parse(json)) : json;
+/** What `go` was told. @param buffer to begin with */
+export function readOrder(
+  fd: number,
+  buffer: ArrayBuffer,
+): { names: Names; spawn: Spawn } {
+  const order = readUntil(fd, END, buffer);
+  const at = order.indexOf(SEPARATOR);
+  const { args } = JSON.parse(order.slice(at + 1)) as { args: Spawn };
+  return { names: JSON.parse(order.slice(0, at)) as Names, spawn: args };
 }

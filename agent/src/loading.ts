@@ -4,6 +4,7 @@
  * of its loader and of its libraries' start is translated.
  */
 import type { Load, LoadResult } from "../../protocol/index.js";
+import { capabilitySet } from "./capabilities.js";
 import { checkExecutable, dropPrivileges } from "./child.js";
 import {
   AT_FDCWD,
@@ -78,7 +79,7 @@ function runLoading({ name, path }: Load["program"]): never {
     enterView();
     for (const [resource, limit] of Object.entries(LIMITS))
       sys.setrlimit(resourceNumber(resource), limit, limit);
-    dropPrivileges(USER, []);
+    dropPrivileges(USER, capabilitySet([]));
     const found = lookPath(name, path, checkExecutable);
     sys.resetSignals();
     sys.prctl(PR_SET_NO_NEW_PRIVS, 1, 0);

@@ -11,16 +11,13 @@ const UNINITIALIZED = ["", "uninitialized\n", "uninitialized"];
 /** An ID and a newline are 33 bytes. */
 const LIMIT = 64;
 
-/**
- * The file that the container is to have over its own.
- * @param machineId 32 hex digits, or "" for a container that shall not have one
- */
-export function machineIdFiles(machineId: string): FileSetup[] {
-  if (machineId === "" || !isUninitialized()) return [];
-  return [{ path: PATH, content: `${machineId}\n`, mode: 0o444 }];
+/** @param machineId 32 hex digits */
+export function machineIdFile(machineId: string): FileSetup {
+  return { path: PATH, content: `${machineId}\n`, mode: 0o444 };
 }
 
-function isUninitialized(): boolean {
+/** Whether the image, in the container's root, leaves it to the machine. */
+export function hasNoMachineId(): boolean {
   const fd = openFileInRoot(ROOT, PATH);
   if (fd === undefined) return false;
   try {

@@ -2,7 +2,11 @@
  * The container's first process moves into the container: its own namespaces (made by clone), the
  * prepared root, and those file systems that belong to the namespaces.
  */
-import type { Setup, Spawn } from "../../protocol/index.js";
+import {
+  SETUP_DEFAULTS,
+  type Setup,
+  type Spawn,
+} from "../../protocol/index.js";
 import {
   AT_EMPTY_PATH,
   AT_FDCWD,
@@ -33,14 +37,15 @@ export function enterContainer(
   spawn: Spawn,
   terminal: number,
 ): void {
-  enterRoot(setup.privileged);
+  enterRoot(setup.privileged ?? false);
   setNames(setup);
   if (spawn.tty) makeConsole(terminal);
-  for (const [name, value] of Object.entries(setup.sysctls))
+  for (const [name, value] of Object.entries(setup.sysctls ?? {}))
     setSysctl(name, value);
-  protectPaths(setup.readonlyPaths, setup.maskedPaths);
-  makePath(spawn.cwd);
-  if (setup.rootfs.readonly) {
+  const { readonlyPaths, maskedPaths } = { ...SETUP_DEFAULTS, ...setup };
+  protectPaths(readonlyPaths, maskedPaths);
+  if (spawn.cwd !== undefined) makePath(spawn.cwd);
+  if (setup.rootfs?.readonly) {
     // The engine's files are mounts of their own.
     for (const { path } of setup.files) makeReadonly(path);
     step("make the root read-only", () =>
@@ -49,7 +54,7 @@ export function enterContainer(
   }
 }
 
-/** The part of it that is the same for all containers. */
+/** The part of it that is the same for all containers. The process is in the root folder then. */
 export function enterRoot(privileged: boolean): void {
   sys.unshare(CLONE_NEWCGROUP);
   sys.chdir(ROOT);
@@ -67,7 +72,7 @@ export function setNames({
   domainname,
 }: Pick<Setup, "hostname" | "domainname">): void {
   sys.setHostname(hostname);
-  if (domainname !== "") sys.setDomainname(domainname);
+  if (domainname) sys.setDomainname(domainname);
 }
 
 export function protectPaths(

@@ -106,7 +106,8 @@ export abstract class Process {
     const { context, program } = this;
     const { made } = context;
     const stdio =
-      made?.takeStdio(program.stdin) ?? openStdio(program, context.container);
+      made?.takeStdio(program.stdin ?? false) ??
+      openStdio(program, context.container);
     const [reportRead, reportWrite] = made?.report ?? sys.pipe();
     const agentsEnds = [stdio.input, stdio.output, stdio.error];
     const childsEnds = [...new Set(stdio.child), reportWrite];
@@ -294,7 +295,7 @@ function openStdio(spawn: Program, container: Container): Stdio {
       terminal: sys.duplicate(master),
     };
   }
-  return openPipes(spawn.stdin);
+  return openPipes(spawn.stdin ?? false);
 }
 
 export function failureFrom(report: string): Failure {

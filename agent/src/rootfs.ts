@@ -6,12 +6,14 @@
  * whose attributes a reader of the upper folder would have to understand. Not `volatile`: fsync must
  * mean what it says to a database in a container.
  */
-import type {
-  DiskIndex,
-  FileSetup,
-  MountSetup,
-  RootfsSetup,
-  Setup,
+import {
+  FILE_MODE,
+  SETUP_DEFAULTS,
+  type DiskIndex,
+  type FileSetup,
+  type MountSetup,
+  type RootfsSetup,
+  type Setup,
 } from "../../protocol/index.js";
 import {
   AT_FDCWD,
@@ -121,7 +123,7 @@ export function mountFiles(files: FileSetup[]): void {
   for (const file of files) {
     const source = `${FILES}/${engineFiles.size}`;
     step(`write ${file.path}`, () => {
-      createFile(source, file.content, file.mode & 0o7777);
+      createFile(source, file.content, modeOf(file));
       engineFiles.set(file.path, { source, content: file.content });
       inRoot(ROOT, file.path, "file", (target) =>
         sys.mount(source, target, null, MS_BIND, null),
@@ -134,6 +136,10 @@ export function areMounted(files: FileSetup[]): boolean {
   return files.every(({ path }) => engineFiles.has(path));
 }
 
+function modeOf({ mode }: FileSetup): number {
+  return mode === undefined ? FILE_MODE : mode & 0o7777;
+}
+
 /** Writes them into their places where these are mounted, and mounts the others. */
 export function fillFiles(files: FileSetup[]): void {
   const missing = files.filter(({ path }) => !engineFiles.has(path));
@@ -141,7 +147,7 @@ export function fillFiles(files: FileSetup[]): void {
     const mounted = engineFiles.get(file.path);
     if (!mounted) continue;
     step(`write ${file.path}`, () =>
-      createFile(mounted.source, file.content, file.mode & 0o7777),
+      createFile(mounted.source, file.content, modeOf(file)),
     );
     mounted.content = file.content;
   }
@@ -159,7 +165,7 @@ export function rewriteFiles(files: FileSetup[]): void {
     step(`write ${file.path}`, () => {
       const limit = FILE_LIMIT;
       if (readText(written.source, limit) !== written.content) return;
-      createFile(written.source, file.content, file.mode & 0o7777);
+      createFile(written.source, file.content, modeOf(file));
       written.content = file.content;
     });
   }
@@ -202,7 +208,7 @@ export function unmountAll(volumes: string[]): void {
 }
 
 /** Undoes everything. The kernel may let go of the disks a moment later. */
-export function removeRoot({ mounts }: Setup): void {
+export function removeRoot({ mounts = [] }: Setup): void {
   unmountAll(mounts.map(({ target }) => target));
   tolerate(() => sys.unmount(DISK, MNT_DETACH));
   step("unmount the image", () => sys.unmount(LOWER, MNT_DETACH));
@@ -215,7 +221,10 @@ export function removeRoot({ mounts }: Setup): void {
  * Whether nothing uses a container's disks: then the kernel has dropped all it knew of what is on them, as
  * it does when a block device is closed for the last time.
  */
-export function areDisksFree({ rootfs, mounts }: Setup): boolean {
+export function areDisksFree({
+  rootfs = SETUP_DEFAULTS.rootfs,
+  mounts = [],
+}: Setup): boolean {
   const disks = [rootfs.image, rootfs.writable];
   for (const mount of mounts) if (mount.type === "disk") disks.push(mount.disk);
   return disks.every((disk) => {

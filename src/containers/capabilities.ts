@@ -1,24 +1,7 @@
 /** Linux capabilities of a container's processes, by Docker's rules for --cap-add and --cap-drop. */
+import { SPAWN_DEFAULTS } from "../../protocol/index.js";
 import { InvalidParameter } from "../errors.js";
 import type { HostConfig } from "./create-request.js";
-
-/** Docker's default set (moby oci/caps/defaults.go). */
-const DEFAULT = [
-  "CHOWN",
-  "DAC_OVERRIDE",
-  "FSETID",
-  "FOWNER",
-  "MKNOD",
-  "NET_RAW",
-  "SETGID",
-  "SETUID",
-  "SETFCAP",
-  "SETPCAP",
-  "NET_BIND_SERVICE",
-  "SYS_CHROOT",
-  "KILL",
-  "AUDIT_WRITE",
-];
 
 /** All of capabilities(7), in the order of their numbers. */
 const ALL = (
@@ -41,7 +24,7 @@ export function capabilitiesOf(host: HostConfig): string[] {
     ? ALL
     : drop.includes("ALL")
       ? add
-      : [...DEFAULT, ...add];
+      : [...SPAWN_DEFAULTS.capabilities, ...add];
   // An explicit drop wins over "add ALL"; an explicit add wins over "drop ALL".
   const wanted = new Set(base.filter((name) => !drop.includes(name)));
   return ALL.filter((name) => wanted.has(name));

@@ -288,7 +288,7 @@ export class ContainerFiles {
         ...setup,
         network: { interfaces: [] },
         // A tmpfs is there only while the container runs.
-        mounts: setup.mounts.filter((mount) => mount.type !== "tmpfs"),
+        mounts: (setup.mounts ?? []).filter((mount) => mount.type !== "tmpfs"),
       },
       (machine) => mounts.serve(machine.shareSocket, directory),
       () =>

@@ -1,28 +1,17 @@
 /** Ordinary containers, and what their machines may have before it is known which one it is. */
-import type { Furnish, ShareSetup } from "../../protocol/index.js";
-import type { Disk, Furnishing } from "../hypervisor/index.js";
-import { capabilitiesOf } from "./capabilities.js";
-import type { Container } from "./container.js";
 import {
-  DEFAULT_SHM_SIZE,
-  hasTmpfs,
-  initSpawn,
-  MASKED_PATHS,
-  READONLY_PATHS,
-  ROOTFS,
-} from "./machine-spec.js";
+  SETUP_DEFAULTS,
+  type Furnish,
+  type ShareSetup,
+} from "../../protocol/index.js";
+import type { Disk, Furnishing } from "../hypervisor/index.js";
+import type { Container } from "./container.js";
+import { hasTmpfs, initSpawn } from "./machine-spec.js";
 import { ENGINE_FILES } from "./network-files.js";
 
 /** What the agent is told. */
 export function furnishOf({ program }: Furnishing): Furnish {
-  return {
-    rootfs: { ...ROOTFS, readonly: false },
-    paths: [...ENGINE_FILES],
-    maskedPaths: [...MASKED_PATHS],
-    readonlyPaths: [...READONLY_PATHS],
-    capabilities: capabilitiesOf({}),
-    program,
-  };
+  return { paths: [...ENGINE_FILES], program };
 }
 
 /**
@@ -38,7 +27,7 @@ export function furnishingOf(
   const blank = container.takeBlankDisk();
   const ordinary =
     !host.Privileged &&
-    (host.ShmSize || DEFAULT_SHM_SIZE) === DEFAULT_SHM_SIZE &&
+    (!host.ShmSize || host.ShmSize === SETUP_DEFAULTS.shmSize) &&
     shares.length === 0 &&
     !hasTmpfs(host);
   return blank && ordinary

@@ -3,8 +3,11 @@
  * depends on the arguments only.
  */
 import { randomBytes } from "node:crypto";
+import { isDeepStrictEqual } from "node:util";
 import {
   INIT_PROCESS,
+  SETUP_DEFAULTS,
+  SPAWN_DEFAULTS,
   type Limits,
   type MountSetup,
   type Setup,
@@ -22,35 +25,9 @@ import type { ContainerRecord } from "./record.js";
 const MiB = 1024 * 1024;
 /** What the guest's kernel and agent need beside the container's own memory limit. */
 const GUEST_OVERHEAD = 64 * MiB;
-export const DEFAULT_SHM_SIZE = 64 * MiB;
-/** The places of a machine's disks. */
-export const ROOTFS = { image: 0, writable: 1 };
 const DEFAULT_PATH =
   "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_CPU_PERIOD = 100_000;
-
-/** Paths hidden from and read-only for containers (moby oci/defaults.go). */
-export const MASKED_PATHS: readonly string[] = [
-  "/proc/asound",
-  "/proc/acpi",
-  "/proc/interrupts",
-  "/proc/kcore",
-  "/proc/keys",
-  "/proc/latency_stats",
-  "/proc/timer_list",
-  "/proc/timer_stats",
-  "/proc/sched_debug",
-  "/proc/scsi",
-  "/sys/firmware",
-  "/sys/devices/virtual/powercap",
-];
-export const READONLY_PATHS: readonly string[] = [
-  "/proc/bus",
-  "/proc/fs",
-  "/proc/irq",
-  "/proc/sys",
-  "/proc/sysrq-trigger",
-];
 
 /** The daemon's defaults for what a user did not ask for. */
 export interface MachineDefaults {
@@ -99,7 +76,10 @@ export function machineCpus(
   return defaults.vcpus;
 }
 
-/** @param shares the binds and volumes, as the host serves them */
+/**
+ * Says no more than it must: an emulated guest takes its time to read.
+ * @param shares the binds and volumes, as the host serves them
+ */
 export function setupOf(
   record: ContainerRecord,
   shares: readonly ShareSetup[],
@@ -110,29 +90,35 @@ export function setupOf(
     time: Date.now(),
     entropy: randomBytes(64).toString("base64"),
     hostname: config.Hostname,
-    domainname: config.Domainname,
-    // A step of a build shall find, and leave, the image's own.
-    machineId: record.temporary ? "" : record.id.slice(0, 32),
     network: {
       interfaces: interfacesOf(record),
     },
-    rootfs: { ...ROOTFS, readonly: host.ReadonlyRootfs ?? false },
-    mounts: [...tmpfsMounts(host), ...shares].sort(
-      (a, b) => depth(a.target) - depth(b.target),
-    ),
     files: [
       hostnameFile(record),
       ...networkFiles(record),
       // Where the user has mounted something, that is what the container sees.
     ].filter((file) => !shares.some(({ target }) => target === file.path)),
-    limits: limitsOf(host),
-    sysctls: host.Sysctls ?? {},
-    shmSize: host.ShmSize || DEFAULT_SHM_SIZE,
-    privileged,
-    maskedPaths: privileged ? [] : (host.MaskedPaths ?? [...MASKED_PATHS]),
-    readonlyPaths: privileged
-      ? []
-      : (host.ReadonlyPaths ?? [...READONLY_PATHS]),
+    ...withoutDefaults(
+      {
+        domainname: config.Domainname,
+        // A step of a build shall find, and leave, the image's own.
+        machineId: record.temporary ? "" : record.id.slice(0, 32),
+        rootfs: {
+          ...SETUP_DEFAULTS.rootfs,
+          readonly: host.ReadonlyRootfs ?? false,
+        },
+        mounts: [...tmpfsMounts(host), ...shares].sort(
+          (a, b) => depth(a.target) - depth(b.target),
+        ),
+        limits: limitsOf(host),
+        sysctls: host.Sysctls ?? {},
+        shmSize: host.ShmSize || SETUP_DEFAULTS.shmSize,
+        privileged,
+        maskedPaths: privileged ? [] : (host.MaskedPaths ?? undefined),
+        readonlyPaths: privileged ? [] : (host.ReadonlyPaths ?? undefined),
+      },
+      SETUP_DEFAULTS,
+    ),
   };
 }
 
@@ -143,17 +129,38 @@ export function initSpawn(record: ContainerRecord): Spawn {
     process: INIT_PROCESS,
     args: record.argv,
     env: environment(config.Env, config.Hostname, config.Tty),
-    cwd: config.WorkingDir || "/",
-    user: config.User,
-    groups: host.GroupAdd ?? [],
     ...(config.Tty ? { tty: terminalSize(host.ConsoleSize) } : {}),
-    stdin: config.OpenStdin,
-    ...privileges(host, false),
-    init: host.Init ?? false,
+    ...withoutDefaults(
+      {
+        cwd: config.WorkingDir || "/",
+        user: config.User,
+        groups: host.GroupAdd ?? [],
+        stdin: config.OpenStdin,
+        ...privileges(host, false),
+        init: host.Init ?? false,
+      },
+      SPAWN_DEFAULTS,
+    ),
   };
 }
 
-/** A process beside the container's own (`docker exec`). */
+/** What a message has to say: that which is otherwise than the guest takes it to be. */
+function withoutDefaults<Fields extends object>(
+  fields: Fields,
+  defaults: { readonly [Field in keyof Fields]?: unknown },
+): { [Field in keyof Fields]?: Exclude<Fields[Field], undefined> } {
+  const different = Object.entries(fields).filter(
+    ([name, value]) =>
+      value !== undefined &&
+      !isDeepStrictEqual(value, defaults[name as keyof Fields]),
+  );
+  return Object.fromEntries(different) as typeof fields;
+}
+
+/**
+ * A process beside the container's own (`docker exec`). All is said: its machine may have been started, or saved, with
+ * an agent that knows no defaults.
+ */
 export function execSpawn(
   record: ContainerRecord,
   process: number,

@@ -2,6 +2,7 @@
  * The trace of one start: what was done from the request to the first byte of output, when it began and how
  * long it took. Spans overlap where things are done side by side.
  */
+import type { SetupResult } from "../../protocol/index.js";
 import type { Machine, StartKind } from "../hypervisor/index.js";
 
 /** Output that comes later says nothing of the start: the program was silent. */
@@ -42,7 +43,7 @@ export class StartTrace {
   readonly #begun: string;
   readonly #spans: StartSpan[] = [];
   #machine: { machine: Machine; at: number } | undefined;
-  #setup: { timings: { step: string; us: number }[]; at: number } | undefined;
+  #setup: { timings: SetupResult["timings"]; at: number } | undefined;
   #end: number | undefined;
   #firstByte: number | undefined;
   #error: string | undefined;
@@ -91,9 +92,7 @@ export class StartTrace {
   }
 
   /** Times the agent's setup, with the steps the agent tells of. */
-  async setup<T extends { timings: { step: string; us: number }[] }>(
-    request: Promise<T>,
-  ): Promise<T> {
+  async setup(request: Promise<SetupResult>): Promise<SetupResult> {
     const at = this.#now();
     const result = await this.span("setup", request);
     this.#setup = { timings: result.timings, at };
@@ -126,7 +125,7 @@ export class StartTrace {
       ...chain(
         "setup",
         this.#setup?.at ?? 0,
-        guestSteps(this.#setup?.timings ?? []),
+        guestSteps(this.#setup?.timings ?? {}),
       ),
     ].sort((a, b) => a.at - b.at);
     return {
@@ -155,8 +154,9 @@ export class StartTrace {
 const MAX_STEPS = 40;
 
 /** The guest wrote them: a compromised one must not fill the disk or speak to the reader's terminal. */
-function guestSteps(timings: readonly { step: string; us: number }[]) {
-  return timings.slice(0, MAX_STEPS).map(({ step, us }) => ({
+function guestSteps(timings: SetupResult["timings"]) {
+  const steps = Object.entries(timings).slice(0, MAX_STEPS);
+  return steps.map(([step, us]) => ({
     name: step.replace(/[^\w ./-]/g, "?").slice(0, 40),
     ms: Number.isFinite(us) ? Math.max(0, us / 1000) : 0,
   }));

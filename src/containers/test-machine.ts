@@ -92,7 +92,7 @@ export class TestMachine implements Machine, AgentClient {
   }
 
   #answer(op: OperationName, args: unknown): unknown {
-    if (op === "setup") return { timings: [] };
+    if (op === "setup") return { timings: {} };
     if (op === "spawn") {
       const failure = this.refuse;
       this.refuse = undefined;

@@ -104,7 +104,7 @@ function perform(
       enterView(setup, true);
       const target = openTarget(
         enginePath(toBytes(task.path)),
-        setup.rootfs.readonly,
+        setup.rootfs?.readonly ?? false,
       );
       const owner = task.owner === "" ? undefined : ownerOf(task.owner);
       begin({});

@@ -21,7 +21,7 @@ export function enterView(setup: Setup, mounted: boolean): void {
     sys.mount(ROOT, VIEW, null, MS_BIND, null);
     if (mounted)
       for (const path of [
-        ...setup.mounts.map(({ target }) => target),
+        ...(setup.mounts ?? []).map(({ target }) => target),
         ...setup.files.map((file) => file.path),
       ])
         // The container may have removed the place.

@@ -23,24 +23,6 @@ export interface Result {
 
 export type SpawnOptions = Partial<Spawn> & { input?: string | Buffer };
 
-/** The capabilities Docker leaves a container. */
-export const CAPABILITIES = [
-  "CHOWN",
-  "DAC_OVERRIDE",
-  "FSETID",
-  "FOWNER",
-  "MKNOD",
-  "NET_RAW",
-  "SETGID",
-  "SETUID",
-  "SETFCAP",
-  "SETPCAP",
-  "NET_BIND_SERVICE",
-  "SYS_CHROOT",
-  "KILL",
-  "AUDIT_WRITE",
-];
-
 export class TestContainer {
   private next = 2;
 
@@ -171,14 +153,6 @@ export function defaultSpawn(): Spawn {
     process: 0,
     args: [],
     env: ["PATH=/usr/bin:/bin"],
-    cwd: "/",
-    user: "",
-    groups: [],
-    stdin: false,
-    capabilities: CAPABILITIES,
-    noNewPrivileges: false,
-    rlimits: [],
-    oomScoreAdj: 0,
   };
 }
 
@@ -187,8 +161,6 @@ export function defaultSetup(): Setup {
     time: Date.now(),
     entropy: randomBytes(64).toString("base64"),
     hostname: "box",
-    domainname: "",
-    machineId: "",
     network: {
       interfaces: [
         {
@@ -201,26 +173,7 @@ export function defaultSetup(): Setup {
         },
       ],
     },
-    rootfs: { image: 0, writable: 1, readonly: false },
-    mounts: [],
     files: [],
-    limits: {},
-    sysctls: {},
-    shmSize: 64 << 20,
-    privileged: false,
-    maskedPaths: [
-      "/proc/kcore",
-      "/proc/keys",
-      "/proc/latency_stats",
-      "/sys/firmware",
-    ],
-    readonlyPaths: [
-      "/proc/bus",
-      "/proc/fs",
-      "/proc/irq",
-      "/proc/sys",
-      "/proc/sysrq-trigger",
-    ],
   };
 }
 

@@ -1,16 +1,10 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { CAPABILITIES, TestContainer, defaultSetup } from "./container.js";
+import { TestContainer } from "./container.js";
 import { Refused } from "./machine.js";
 
-const ROOTFS = { image: 0, writable: 1, readonly: false };
-const { maskedPaths, readonlyPaths } = defaultSetup();
 const FURNISH = {
-  rootfs: ROOTFS,
   paths: ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"],
-  maskedPaths,
-  readonlyPaths,
-  capabilities: CAPABILITIES,
   program: { name: "sh", path: "/nowhere:/bin" },
 };
 const SETUP = {
@@ -117,6 +111,51 @@ test("a process ahead that does not serve is replaced, and one that serves has i
       assert.equal(version?.startsWith("Linux"), !setup.maskedPaths);
       assert.ok(rest.length > 0);
       assert.equal(exit.code, 0);
+    } finally {
+      await box.stop();
+    }
+  }
+});
+
+test("a process ahead becomes another than the default one", async () => {
+  const box = await TestContainer.boot();
+  try {
+    await box.machine.request("furnish", FURNISH);
+    await box.setup(SETUP);
+    const script =
+      "id -u; id -g; id -G; pwd; echo $HOME; umask; cat /proc/self/oom_score_adj; stat -c %u /dev/fd/1; echo out > /dev/stdout";
+    const { stdout, stderr } = await box.spawn(1, ["sh", "-c", script], {
+      user: "app",
+      groups: ["wheel"],
+      cwd: "/made/for/it",
+      env: ["PATH=/bin", "HOME="],
+      oomScoreAdj: 7,
+    });
+    const result = await box.finish(1, stdout, stderr);
+    assert.equal(
+      result.stdout,
+      "1000\n1000\n1000 10 2000\n/made/for/it\n/home/app\n0022\n7\n1000\nout\n",
+      result.stderr,
+    );
+  } finally {
+    await box.stop();
+  }
+});
+
+test("an image without a machine ID gets the container's, and has none in a build", async () => {
+  const machineId = "0123456789abcdef0123456789abcdef";
+  const cases = [
+    { setup: { machineId }, text: `${machineId}\n` },
+    { setup: {}, text: "" },
+  ];
+  for (const { setup, text } of cases) {
+    const box = await TestContainer.boot();
+    try {
+      await box.machine.request("furnish", FURNISH);
+      await box.setup({ ...SETUP, ...setup });
+      await box.startInit();
+      const { stdout } = await box.shell("cat /etc/machine-id");
+      assert.equal(stdout, text);
     } finally {
       await box.stop();
     }

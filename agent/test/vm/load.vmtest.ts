@@ -2,18 +2,13 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
 import type { LoadResult } from "../../../protocol/index.js";
-import { TestContainer, defaultSetup, defaultSpawn } from "./container.js";
+import { TestContainer } from "./container.js";
 import { Refused } from "./machine.js";
 
-const { maskedPaths, readonlyPaths } = defaultSetup();
 const PATH = "/nowhere:/bin";
 const FURNISH = {
-  rootfs: { image: 0, writable: 1, readonly: false },
   paths: ["/etc/hosts"],
-  maskedPaths,
-  readonlyPaths,
   program: { name: "sh", path: PATH },
-  capabilities: defaultSpawn().capabilities,
 };
 const SETUP = {
   files: [

@@ -62,7 +62,7 @@ const results: {
 } = {
   hello,
   setup: z.object({
-    timings: z.array(z.object({ step: text, us: count })),
+    timings: z.record(text, count),
   }),
   wake: empty,
   spawn: z.object({ pid: count }),

@@ -90,7 +90,7 @@ static void behave(int port) {
       snprintf(answer, sizeof answer, "{\"id\":%d,\"ok\":true,\"result\":%s}",
                id,
                spawn                       ? "{\"pid\":7}"
-               : !strncmp(at, "setup", 5) ? "{\"timings\":[]}"
+               : !strncmp(at, "setup", 5) ? "{\"timings\":{}}"
                                            : "{}");
       say(port, RESPONSE, answer);
       if (spawn) return;
