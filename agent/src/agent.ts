@@ -237,6 +237,7 @@ export class Agent implements Receiver {
       this.ownPidNamespace = sys.open(AT_FDCWD, path, O_RDONLY, 0);
     }
     this.prepared = prepareContainer();
+    this.watchMemory();
   }
 
   private setUp(
@@ -254,7 +255,7 @@ export class Agent implements Receiver {
     this.container = container;
     // Its mount namespace is a copy.
     if (!container.asFurnished) this.endFirst();
-    this.watchMemory();
+    if (args.privileged) this.watchMemory();
     return result;
   }
 
@@ -266,8 +267,6 @@ export class Agent implements Receiver {
     this.container = undefined;
     if (this.init) sys.close(this.init.pidfd);
     this.init = undefined;
-    this.loop.remove(this.memoryEvents);
-    sys.close(this.memoryEvents);
     this.oomKills = 0;
     await removeContainer(container, this.loop);
     this.setupBegun = false;
@@ -507,7 +506,12 @@ export class Agent implements Receiver {
       });
   }
 
+  /** Of the container's cgroup, which may be another one than the last time. */
   private watchMemory(): void {
+    if (this.memoryEvents >= 0) {
+      this.loop.remove(this.memoryEvents);
+      sys.close(this.memoryEvents);
+    }
     // Edge-triggered: the file says "changed" until it is read, and the counters are read elsewhere.
     this.memoryEvents = openMemoryEvents();
     this.loop.add(this.memoryEvents, EPOLLPRI | EPOLLET, () =>

@@ -19,6 +19,7 @@ import {
 } from "./constants.js";
 import type { Container } from "./container.js";
 import { Failure, step } from "./failure.js";
+import { enlarge } from "./files.js";
 import type { FirstProcess } from "./first-process.js";
 import type { EventLoop } from "./loop.js";
 import { openPipes, type Stdio } from "./stdio.js";
@@ -31,6 +32,8 @@ import { InputStream, OutputStream } from "./streams.js";
 const GRACE_MS = 2000;
 /** A longer report is cut. */
 const MAX_REPORT = 64 * 1024;
+/** Most say nothing: large memory would be cleared for it. */
+const SHORT_REPORT = 1024;
 
 export interface ProcessContext {
   loop: EventLoop;
@@ -258,13 +261,14 @@ export abstract class Process {
   /** What the child reports: "" once the program runs. */
   private readReport(fd: number): Promise<string> {
     const { loop } = this.context;
-    const bytes = new ArrayBuffer(MAX_REPORT);
+    let bytes = new ArrayBuffer(SHORT_REPORT);
     let length = 0;
     return new Promise((resolve) => {
       loop.add(fd, EPOLLIN, () => {
         const count = sys.read(fd, bytes, length, bytes.byteLength - length);
         if (count > 0) {
           length += count;
+          if (length === SHORT_REPORT) bytes = enlarge(bytes, MAX_REPORT);
           return;
         }
         loop.remove(fd);

@@ -203,6 +203,21 @@ test("a privileged container sees the machine's devices and may mount", async ()
   assert.equal(stdout, "1\nmounted\ncgroup\nsysctl\n", stderr);
 });
 
+test("the memory of a privileged container is watched: it has another cgroup", async () => {
+  const box = await boot();
+  await box.setup({
+    privileged: true,
+    maskedPaths: [],
+    readonlyPaths: [],
+    limits: { memoryBytes: 64 << 20, memorySwapBytes: 64 << 20 },
+  });
+  // An exit would tell it, too: this process stays.
+  await box.spawn(1, ["sh", "-c", "tail -c 200m /dev/zero; sleep 1000"]);
+  await box.machine.until(() =>
+    box.machine.events.find(({ event }) => event === "oom"),
+  );
+});
+
 test("signals with `all` reach every process, and orphans of an exec are reaped", async () => {
   const box = await boot();
   await box.setup();
