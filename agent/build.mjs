@@ -119,7 +119,8 @@ await build({
   entryPoints: [path.join(here, "src/main.ts")],
   outfile: script,
   bundle: true,
-  format: "iife",
+  // A script's functions would find each variable around them by a search through all of them.
+  format: "esm",
   target: "es2020",
   minify: true,
   logLevel: "warning",

@@ -1,5 +1,5 @@
 /*
- * Compiles one script to QuickJS bytecode, without debug information, and prints it as a C array.
+ * Compiles one module to QuickJS bytecode, without debug information, and prints it as a C array.
  *
  *   compile SCRIPT > bytecode.h
  *
@@ -34,7 +34,7 @@ int main(int argc, char **argv) {
   JSRuntime *runtime = JS_NewRuntime();
   JSContext *context = JS_NewContext(runtime);
   JSValue code = JS_Eval(context, text, length, "agent.js",
-                         JS_EVAL_TYPE_GLOBAL | JS_EVAL_FLAG_COMPILE_ONLY |
+                         JS_EVAL_TYPE_MODULE | JS_EVAL_FLAG_COMPILE_ONLY |
                              JS_EVAL_FLAG_STRIP);
   if (JS_IsException(code)) {
     JSValue error = JS_GetException(context);

@@ -11,6 +11,9 @@
 #include "quickjs.h"
 #include "sys.h"
 
+/* Bytes of heap that are in use when garbage is looked for, the first time. */
+enum { GARBAGE = 1024 * 1024 };
+
 static void complain(const char *text) {
   if (text && write(2, text, strlen(text)) >= 0 && write(2, "\n", 1)) return;
 }
@@ -29,6 +32,8 @@ int main(int argc, char **argv) {
   JS_AddIntrinsicMapSet(context);
   JS_AddIntrinsicTypedArrays(context);
   JS_AddIntrinsicPromise(context);
+  /* Not before the script is there: nothing of it is garbage. */
+  JS_SetGCThreshold(runtime, GARBAGE);
   /* A handler that recurses without end throws long before the 8 MiB of stack are gone. */
   JS_SetMaxStackSize(runtime, 1024 * 1024);
   sys_install(context, &started);
