@@ -8,6 +8,7 @@
 #include "sys.h"
 #include "tree.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -825,6 +826,21 @@ FUNCTION(sys_receive) {
   return answer_io(ctx, recv(fd, bytes, length, 0));
 }
 
+/* Says whether the text was an address; its bytes are in the buffer then. */
+FUNCTION(sys_inetPton) {
+  INT(0, family);
+  size_t size;
+  uint8_t *bytes = JS_GetArrayBuffer(ctx, &size, argv[2]);
+  if (!bytes) return JS_EXCEPTION;
+  if (size < sizeof(struct in6_addr))
+    return JS_ThrowRangeError(ctx, "no room for an address");
+  const char *text = get_string(ctx, argv[1]);
+  if (!text) return JS_EXCEPTION;
+  int result = inet_pton(family, text, bytes);
+  JS_FreeCString(ctx, text);
+  return result < 0 ? fail(ctx) : JS_NewBool(ctx, result);
+}
+
 /* Loads a BPF program that decides about devices, and attaches it to a cgroup. */
 FUNCTION(sys_filterDevices) {
   INT(0, cgroup);
@@ -940,6 +956,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(reboot, 1),          ENTRY(filterDevices, 2),
     ENTRY(filterCalls, 1),     ENTRY(socket, 3),
     ENTRY(send, 4),            ENTRY(receive, 4),
+    ENTRY(inetPton, 3),
     ENTRY(epollCreate, 0),     ENTRY(epollControl, 4),
     ENTRY(epollWait, 3),       ENTRY(signalfd, 1),
 };

@@ -77,6 +77,8 @@ export const EPOLLET = 0x80000000;
 export const RLIMIT_NPROC = 6;
 export const RLIMIT_NOFILE = 7;
 
+export const AF_INET = 2;
+export const AF_INET6 = 10;
 export const AF_NETLINK = 16;
 export const SOCK_RAW = 3;
 export const NETLINK_ROUTE = 0;

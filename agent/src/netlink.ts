@@ -6,7 +6,8 @@
  * 16 bits is the low half. Every start of a container comes by here, and a word is one step of the script
  * where its bytes would be four.
  */
-import { isIpv6, type AddressWords } from "./ip-address.js";
+import { AF_INET, AF_INET6 } from "./constants.js";
+import type { AddressWords } from "./ip-address.js";
 
 const HEADER = 16;
 /** Room for the changes of all of a machine's NICs, in bytes. */
@@ -39,8 +40,6 @@ const IFA_F_NODAD = 2;
 const RT_TABLE_MAIN = 254;
 const RTPROT_BOOT = 3;
 const RTN_UNICAST = 1;
-const AF_INET = 2;
-const AF_INET6 = 10;
 
 export interface LinkChange {
   name?: string;
@@ -53,20 +52,16 @@ export interface LinkChange {
   newIndex?: number;
 }
 
-/** What the kernel said to one message; `errno` is 0 for done. */
-export interface NetlinkAnswer {
-  sequence: number;
-  errno: number;
-}
-
 export class NetlinkBatch {
   readonly buffer = new ArrayBuffer(BUFFER);
-  readonly words = new Int32Array(this.buffer);
+  private readonly words = new Int32Array(this.buffer);
   /** Places of words: where the next message begins, and where the last one did. */
   private next = 0;
   private last = 0;
   /** What each message does, in words; a message's sequence number is its place here, from 1. */
-  readonly steps: string[] = [];
+  private readonly steps: string[] = [];
+  /** Of the first message that failed: what it does, and why. */
+  failure: string | undefined;
 
   /** Bytes in use; more than the buffer has when the messages did not fit. */
   get length(): number {
@@ -77,6 +72,7 @@ export class NetlinkBatch {
   clear(): this {
     this.next = 0;
     this.steps.length = 0;
+    this.failure = undefined;
     return this;
   }
 
@@ -115,7 +111,7 @@ export class NetlinkBatch {
     broadcast?: AddressWords,
   ): void {
     const { words } = this;
-    const v6 = isIpv6(address);
+    const v6 = address.length > 1;
     let at = this.begin(what, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
     words[at++] =
       (v6 ? AF_INET6 | (IFA_F_NODAD << 16) : AF_INET) | (prefix << 8);
@@ -135,7 +131,7 @@ export class NetlinkBatch {
   ): void {
     const { words } = this;
     let at = this.begin(what, RTM_DELADDR, 0);
-    words[at++] = (isIpv6(address) ? AF_INET6 : AF_INET) | (prefix << 8);
+    words[at++] = (address.length > 1 ? AF_INET6 : AF_INET) | (prefix << 8);
     words[at++] = index;
     at = this.ip(at, IFA_LOCAL, address);
     at = this.ip(at, IFA_ADDRESS, address);
@@ -146,12 +142,34 @@ export class NetlinkBatch {
   defaultRoute(what: string, index: number, gateway: AddressWords): void {
     const { words } = this;
     let at = this.begin(what, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE);
-    words[at++] = isIpv6(gateway) ? AF_INET6 : AF_INET;
+    words[at++] = gateway.length > 1 ? AF_INET6 : AF_INET;
     words[at++] = RT_TABLE_MAIN | (RTPROT_BOOT << 8) | (RTN_UNICAST << 24);
     words[at++] = 0;
     at = this.ip(at, RTA_GATEWAY, gateway);
     at = this.number(at, RTA_OIF, index);
     this.end(at);
+  }
+
+  /**
+   * Reads answers: they were received in the place of the messages.
+   * @returns the last message was answered, so that no more will come
+   */
+  read(length: number): boolean {
+    const { words, steps } = this;
+    let last = false;
+    for (let at = 0; 4 * at + HEADER < length;) {
+      const size = words[at] as number;
+      if (size <= HEADER || 4 * at + size > length) break;
+      if (((words[at + 1] as number) & 0xffff) === NLMSG_ERROR) {
+        const sequence = words[at + 2] as number;
+        const errno = words[at + 4] as number;
+        if (errno !== 0)
+          this.failure ??= `${steps[sequence - 1] ?? "?"}: errno ${0 - errno}`;
+        last = sequence === steps.length;
+      }
+      at += (size + 3) >> 2;
+    }
+    return last;
   }
 
   /** A header. @returns the place behind it, as those below do */
@@ -180,7 +198,7 @@ export class NetlinkBatch {
   }
 
   private ip(at: number, attribute: number, address: AddressWords): number {
-    return isIpv6(address)
+    return address.length > 1
       ? this.bytes(at, attribute, address, 16)
       : this.number(at, attribute, address[0] as number);
   }
@@ -197,25 +215,6 @@ export class NetlinkBatch {
     for (let i = 0; i < value.length; i++) words[at++] = value[i] as number;
     return at;
   }
-}
-
-/** What the kernel said, in the `length` bytes that were received of it. */
-export function parseAnswers(
-  words: Int32Array,
-  length: number,
-): NetlinkAnswer[] {
-  const answers: NetlinkAnswer[] = [];
-  for (let at = 0; 4 * at + HEADER <= length;) {
-    const size = words[at] as number;
-    if (size < HEADER || 4 * at + size > length) break;
-    if (((words[at + 1] as number) & 0xffff) === NLMSG_ERROR && size > HEADER)
-      answers.push({
-        sequence: words[at + 2] as number,
-        errno: 0 - (words[at + 4] as number),
-      });
-    at += (size + 3) >> 2;
-  }
-  return answers;
 }
 
 /** A text of ASCII, and the zero behind it. */

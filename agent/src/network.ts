@@ -19,19 +19,8 @@ import {
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
 import { makeFolder, readText, writeText } from "./files.js";
-import {
-  broadcastOf,
-  isIpv6,
-  parseCidr,
-  parseIp,
-  parseMac,
-} from "./ip-address.js";
-import {
-  NetlinkBatch,
-  parseAnswers,
-  type LinkChange,
-  type NetlinkAnswer,
-} from "./netlink.js";
+import { broadcastOf, parseCidr, parseIp, parseMac } from "./ip-address.js";
+import { NetlinkBatch, type LinkChange } from "./netlink.js";
 import { unless } from "./sys.js";
 
 const LOOPBACK_INDEX = 1;
@@ -172,18 +161,17 @@ export class GuestNetwork {
     const link = FIRST_INDEX + index;
     let v6 = false;
     const change = { mac: parseMac(mac), mtu, up: true };
-    batch.link(`${name}: MAC address, MTU, up`, link, change);
+    batch.link(name + ": MAC address, MTU, up", link, change);
     for (const text of wanted.addresses) {
       const { address, prefix } = parseCidr(text);
-      if (isIpv6(address)) v6 = true;
+      const { length } = address;
+      if (length > 1) v6 = true;
       const broadcast =
-        isIpv6(address) || prefix > 30
-          ? undefined
-          : broadcastOf(address, prefix);
-      batch.address(`${name}: address`, link, address, prefix, broadcast);
+        length > 1 || prefix > 30 ? undefined : broadcastOf(address, prefix);
+      batch.address(name + ": address", link, address, prefix, broadcast);
     }
     for (const gateway of wanted.gateways)
-      batch.defaultRoute(`${name}: route`, link, parseIp(gateway));
+      batch.defaultRoute(name + ": route", link, parseIp(gateway));
     if (nic.space !== this.space) this.move(nic, index, name, v6);
     else if (v6) setIpv6(name, v6);
   }
@@ -270,22 +258,13 @@ function changeLink(
 
 /** @throws {Failure} naming the first step that failed; those after it may have been done */
 function send(socket: number, batch: NetlinkBatch): void {
-  const { buffer, words, steps } = batch;
-  if (steps.length === 0) return;
+  const { buffer } = batch;
+  if (batch.length === 0) return;
   batch.close();
   sys.send(socket, buffer, 0, batch.length);
-  // In the place of what was asked. Read to the last one, or they would be taken for answers to what comes next.
-  let failed: NetlinkAnswer | undefined;
-  for (let answered = false; !answered;) {
-    const length = sys.receive(socket, buffer, 0, buffer.byteLength);
-    for (const answer of parseAnswers(words, length)) {
-      if (answer.errno !== 0) failed ??= answer;
-      answered = answer.sequence === steps.length;
-    }
-  }
-  if (failed)
-    throw new Failure(
-      "system",
-      `network: ${steps[failed.sequence - 1] ?? "?"}: errno ${failed.errno}`,
-    );
+  // To the last one, or they would be taken for answers to what comes next.
+  for (let read = false; !read;)
+    read = batch.read(sys.receive(socket, buffer, 0, buffer.byteLength));
+  if (batch.failure !== undefined)
+    throw new Failure("system", `network: ${batch.failure}`);
 }

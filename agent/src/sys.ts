@@ -136,6 +136,8 @@ export interface Sys {
   socket(domain: number, type: number, protocol: number): number;
   send(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
   receive(fd: number, bytes: ArrayBuffer, at: number, length: number): number;
+  /** inet_pton(3) into a buffer of 16 bytes: whether the text is an address of that family. */
+  inetPton(family: number, text: string, bytes: ArrayBuffer): boolean;
 
   epollCreate(): number;
   epollControl(

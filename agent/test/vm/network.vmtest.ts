@@ -114,13 +114,63 @@ test("the first device may have another name", async () => {
   ]);
 });
 
+/** Changes the networks of the container. */
+function change(changes: Partial<NetworkChange>): Promise<unknown> {
+  return box.machine.request("network", {
+    ...{ add: [], remove: [], routes: [], files: [] },
+    ...changes,
+  });
+}
+
+test("addresses are read as people write them, and a text that is none is refused", async () => {
+  await start(nic(0, "eth0"));
+  for (const text of [
+    ...["", "1.2.3", "1.2.3.256", "1.2.3.4.5", "1..2.3", "1.2.3.", ".1.2.3"],
+    ...["1.2.3.0004", "1.2.3.4 ", "a.b.c.d", ":", ":::", "1::2::3", "::1.2.3"],
+    ...["1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", "1:2:3:4:5:6:7:8::", "12345::"],
+    ...["g::", "1:2:3:4:5:6:7: 8", "1:2:3:4:5:6:7:0x8", "::1%eth0"],
+  ]) {
+    const refusal = { message: `invalid: not an IP address: ${text}` };
+    const add = [nic(1, "eth1", { addresses: [`${text}/8`] })];
+    await assert.rejects(change({ add }), refusal);
+    const routes = [{ index: 0, gateway: text }];
+    await assert.rejects(change({ routes }), refusal);
+  }
+  for (const text of ["1.2.3.4/33", "::1/129", "1.2.3.4/", "1.2.3.4/x"])
+    await assert.rejects(
+      change({ add: [nic(1, "eth1", { addresses: [text] })] }),
+      {
+        message: `invalid: not a prefix length: ${text}`,
+      },
+    );
+  for (const mac of [
+    "02:42:ac:11:00:0 ",
+    "02: 2:ac:11:00:02",
+    "+2:42:ac:11:00:02",
+    "02-42-ac-11-00-02",
+    "02:42:ac:11:00:zz",
+  ])
+    await assert.rejects(change({ add: [nic(1, "eth1", { mac })] }), {
+      message: `invalid: not a MAC address: ${mac}`,
+    });
+  const addresses = ["10.9.0.2", "fd00::12:ABCD/64", "1:2:3:4:5:6:7:8/128"];
+  addresses.push("fd01::10.0.0.1/127", "fd02::");
+  await change({ add: [nic(1, "eth1", { addresses })] });
+  const { stdout } = await box.shell(
+    "ip addr show eth1; cat /proc/net/if_inet6",
+  );
+  assert.match(stdout, /inet 10\.9\.0\.2\/32 /);
+  for (const line of [
+    "fd00000000000000000000000012abcd 03 40",
+    "00010002000300040005000600070008 03 80",
+    "fd01000000000000000000000a000001 03 7f",
+    "fd020000000000000000000000000000 03 80",
+  ])
+    assert.ok(stdout.includes(line), `${line}: ${stdout}`);
+});
+
 test("an error names the first step that failed, and is of that request only", async () => {
   await start(nic(0, "eth0"));
-  const change = (changes: Partial<NetworkChange>) =>
-    box.machine.request("network", {
-      ...{ add: [], remove: [], routes: [], files: [] },
-      ...changes,
-    });
   // No link's MTU; its address is answered as well, and done.
   await assert.rejects(change({ add: [nic(1, "eth1", { mtu: 10 })] }), {
     message: "system: network: eth1: MAC address, MTU, up: errno 22",
@@ -131,10 +181,6 @@ test("an error names the first step that failed, and is of that request only", a
       message: "system: network: route by 10.9.9.9: errno 101",
     },
   );
-  for (const text of ["10.0.0.300", "10.0.0.1/24"])
-    await assert.rejects(change({ routes: [{ index: 0, gateway: text }] }), {
-      message: `invalid: not an IP address: ${text}`,
-    });
   await change({ routes: [{ index: 0, gateway: "10.0.0.1" }] });
   assert.match(
     (await box.shell("ip route")).stdout,
