@@ -2,14 +2,15 @@
  * The script's memory. QuickJS asks for a hundred small blocks a message, and after each of them for its
  * size, which musl's malloc has to look up: a third of what the agent did at a container's start. Here a
  * block's size stands before it, and small ones that are free wait in a list for each size. They never go
- * back to the system: the agent's heap is some hundred kilobytes.
+ * back to the system: the agent's heap is some hundred kilobytes. They are cut from slabs, which are known
+ * so that a process can take them for itself after a fork.
  */
 #include "heap.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { STEP = 16, SMALL = 512, SLAB = 32 * 1024 };
+enum { STEP = 16, SMALL = 512, SLAB = 32 * 1024, PAGE = 4096 };
 
 /* Blocks have the size of a multiple of STEP, with this. */
 struct header {
@@ -21,7 +22,13 @@ struct unused {
   struct unused *next;
 };
 
+/* What a slab begins with. */
+struct slab {
+  _Alignas(STEP) struct slab *before;
+};
+
 static struct unused *lists[SMALL / STEP + 1];
+static struct slab *slabs;
 static char *slab, *slab_end;
 
 static struct header *header_of(void *block) {
@@ -34,12 +41,15 @@ static size_t bytes_for(size_t size) {
 
 static struct header *carve(size_t bytes) {
   if ((size_t)(slab_end - slab) < bytes) {
-    slab = malloc(SLAB);
-    if (!slab) {
-      slab_end = NULL;
+    struct slab *fresh = malloc(SLAB);
+    if (!fresh) {
+      slab = slab_end = NULL;
       return NULL;
     }
-    slab_end = slab + SLAB;
+    fresh->before = slabs;
+    slabs = fresh;
+    slab = (char *)(fresh + 1);
+    slab_end = (char *)fresh + SLAB;
   }
   struct header *header = (struct header *)slab;
   slab += bytes;
@@ -105,6 +115,14 @@ static void *resize(JSMallocState *state, void *block, size_t size) {
 
 static size_t usable_size(const void *block) {
   return ((const struct header *)block - 1)->bytes - sizeof(struct header);
+}
+
+void heap_own(void) {
+  for (struct slab *one = slabs; one; one = one->before)
+    for (int at = 0; at < SLAB; at += PAGE) {
+      volatile char *byte = (char *)one + at;
+      *byte = *byte;
+    }
 }
 
 const JSMallocFunctions heap_functions = {allocate, discard, resize,

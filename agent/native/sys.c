@@ -5,6 +5,7 @@
  * (and so Docker) words it. read, write, send and receive answer -1 instead where they would block.
  */
 #include "binding.h"
+#include "heap.h"
 #include "sys.h"
 #include "tree.h"
 
@@ -241,6 +242,11 @@ FUNCTION(sys_runJobs) {
 
 FUNCTION(sys_collect) {
   JS_RunGC(JS_GetRuntime(ctx));
+  return JS_UNDEFINED;
+}
+
+FUNCTION(sys_ownMemory) {
+  heap_own();
   return JS_UNDEFINED;
 }
 
@@ -923,6 +929,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(allocate, 1),        ENTRY(copy, 5),
     ENTRY(encode, 1),          ENTRY(decode, 3),
     ENTRY(runJobs, 0),         ENTRY(collect, 0),
+    ENTRY(ownMemory, 0),
     ENTRY(open, 4),            ENTRY(close, 1),
     ENTRY(read, 4),            ENTRY(write, 4),
     ENTRY(readMany, 4),

@@ -104,6 +104,7 @@ export function runWaitingChild(plan: {
     };
     readLikely(plan.furnish.program);
     const buffer = new ArrayBuffer(ORDER_SIZE);
+    sys.ownMemory();
     sys.close(plan.ready);
     const { names, spawn } = readOrder(plan.order, buffer);
     if (spawn.oomScoreAdj) adjustOomScore(spawn.oomScoreAdj);

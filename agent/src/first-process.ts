@@ -57,8 +57,7 @@ export class FirstProcess {
     // Its end says that the process waits, or has ended: then it is reaped before anything is asked of it.
     sys.read(ready, new ArrayBuffer(1), 0, 1);
     sys.close(ready);
-    // Which writes to every object: the pages shared with the process are copied now, not at the container's start.
-    sys.collect();
+    sys.ownMemory();
     return new FirstProcess(pid, stdio, report, orderWrite);
   }
 

@@ -66,8 +66,7 @@ export class Loading {
   /** Its end was seen by wait(2). */
   ended(result: LoadResult): void {
     this.cancelLimit();
-    // Which writes to every object: the kernel finds now, not at the container's start, that nobody shares the pages.
-    sys.collect();
+    sys.ownMemory();
     this.resolve(result);
   }
 }
