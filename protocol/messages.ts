@@ -223,7 +223,7 @@ export interface Setup {
  * masked or read-only paths or capabilities are others gets its first process later.
  */
 export interface Furnish {
-  /** Paths of the engine's files. */
+  /** Paths of the engine's files; those of `setup` begin with these, in the same order. */
   paths: string[];
   /** What the container is likely to run: it is looked up, and its begin read ahead. No other serves it worse. */
   program: { name: string; /** PATH */ path: string };

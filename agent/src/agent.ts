@@ -118,10 +118,11 @@ export class Agent implements Receiver {
       respond({ id: raw.id, ok: false, error: toAgentError(error) });
     try {
       // Begun at once: frames that follow it may be for the process it starts.
-      Promise.resolve(this.perform(checkRequest(raw), text)).then(
-        (result) => respond({ id: raw.id, ok: true, result }),
-        fail,
-      );
+      const result = this.perform(checkRequest(raw), text);
+      const succeed = (result: unknown) =>
+        respond({ id: raw.id, ok: true, result });
+      if (result instanceof Promise) result.then(succeed, fail);
+      else succeed(result);
     } catch (error) {
       fail(error);
     }
@@ -306,11 +307,9 @@ export class Agent implements Receiver {
     if (!first && (!init || !this.processes.get(INIT_PROCESS)?.running))
       throw refused("invalid", "the container is not running");
     const made = first ? this.takeFirst(args) : undefined;
-    const process = new ProgramProcess(args, text, {
-      ...context,
-      ...(made && { made }),
-      ...(first || !init ? {} : { init }),
-    });
+    if (made) context.made = made;
+    else if (!first && init) context.init = init;
+    const process = new ProgramProcess(args, text, context);
     this.processes.set(id, process);
     try {
       await process.start((pid) => {

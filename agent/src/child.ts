@@ -75,6 +75,8 @@ export function runChild(plan: ChildPlan): never {
       );
     }
     leaveAgent();
+    takeStdio(stdio);
+    if (spawn.tty) sys.controlTerminal(0);
     const userFiles = readUserFiles();
     become(spawn, stdio, init === undefined, { userFiles });
   });
@@ -95,14 +97,19 @@ export function runWaitingChild(plan: {
     enterRoot(false);
     protectPaths(SETUP_DEFAULTS.readonlyPaths, SETUP_DEFAULTS.maskedPaths);
     leaveAgent();
+    const [stdin, stdout, stderr] = plan.stdio;
+    takeStdio([-1, stdout, stderr]);
     dropFromBounds(DEFAULT_CAPABILITIES.numbers);
     const userFiles = readUserFiles();
     const ahead = {
       userFiles,
       user: resolveUser(SPAWN_DEFAULTS.user, [], userFiles),
       bounds: DEFAULT_CAPABILITIES,
+      program: {
+        ...plan.furnish.program,
+        found: readLikely(plan.furnish.program),
+      },
     };
-    readLikely(plan.furnish.program);
     const buffer = new ArrayBuffer(ORDER_SIZE);
     sys.ownMemory();
     sys.close(plan.ready);
@@ -110,7 +117,7 @@ export function runWaitingChild(plan: {
     if (spawn.oomScoreAdj) adjustOomScore(spawn.oomScoreAdj);
     setNames(names);
     if (spawn.cwd !== undefined) makePath(spawn.cwd);
-    const [stdin, stdout, stderr] = plan.stdio;
+    if (spawn.stdin) sys.dup(stdin, 0);
     const given = [spawn.stdin ? stdin : -1, stdout, stderr] as const;
     become(spawn, given, true, ahead);
   });
@@ -133,11 +140,15 @@ function leaveAgent(): void {
 /** Most programs fit into this. */
 const READ_AHEAD = 2 * 1024 * 1024;
 
-function readLikely({ name, path }: Furnish["program"]): void {
+/** @returns where it is, if it is there */
+function readLikely({ name, path }: Furnish["program"]): string | undefined {
   try {
-    readAhead(lookPath(name, path, checkExecutable), READ_AHEAD);
+    const found = lookPath(name, path, checkExecutable);
+    readAhead(found, READ_AHEAD);
+    return found;
   } catch {
     // The container may run another, or its start says what is wrong.
+    return undefined;
   }
 }
 
@@ -162,6 +173,8 @@ interface Ahead {
   user?: ExecUser;
   /** The capabilities that the process may have; undefined: all. */
   bounds?: CapabilitySet;
+  /** Where a program was found by this name and PATH: by that user, with those capabilities, in the root folder. */
+  program?: Furnish["program"] & { found: string | undefined };
 }
 
 /** @param isFirst it is the container's first process */
@@ -175,7 +188,7 @@ function become(
     spawn.user === undefined && spawn.groups === undefined && ahead.user
       ? ahead.user
       : resolveUser(spawn.user ?? "", spawn.groups ?? [], userFiles);
-  takeStdio(stdio, user.uid, spawn.tty !== undefined);
+  if (user.uid !== 0) giveStdio(stdio, user.uid);
   for (const { name, soft, hard } of spawn.rlimits ?? [])
     step(`set rlimit ${name}`, () =>
       sys.setrlimit(resourceNumber(name), soft, hard),
@@ -190,7 +203,17 @@ function become(
   dropPrivileges(user, capabilities, bounds);
   if (late) step(chdirError(cwd), () => sys.chdir(cwd));
   if (spawn.noNewPrivileges) sys.prctl(PR_SET_NO_NEW_PRIVS, 1, 0);
-  const program = lookPath(spawn.args[0] ?? "", path, checkExecutable);
+  const name = spawn.args[0] ?? "";
+  const likely = ahead.program;
+  const isLikely =
+    user === ahead.user &&
+    !spawn.capabilities &&
+    !spawn.cwd &&
+    name === likely?.name &&
+    path === likely.path;
+  const program =
+    (isLikely ? likely.found : undefined) ??
+    lookPath(name, path, checkExecutable);
   const first = isFirst && spawn.init;
   try {
     // As an init the agent's ELF executes itself, see native/init.c.
@@ -209,21 +232,20 @@ function become(
   }
 }
 
-/** The user owns its pipes, so that it can open /dev/stdout again. */
-function takeStdio(
-  stdio: Readonly<ChildPlan["stdio"]>,
-  uid: number,
-  terminal: boolean,
-): void {
+function takeStdio(stdio: Readonly<ChildPlan["stdio"]>): void {
   stdio.forEach((fd, target) => {
     const source = fd < 0 ? sys.open(AT_FDCWD, "/dev/null", O_RDONLY, 0) : fd;
-    if (fd >= 0 && uid !== 0)
-      unless(["EPERM", "EINVAL", "EROFS"], () =>
-        sys.fchown(source, uid, sys.stat(source, "", AT_EMPTY_PATH).gid),
-      );
     sys.dup(source, target);
   });
-  if (terminal) sys.controlTerminal(0);
+}
+
+/** The user owns its pipes, so that it can open /dev/stdout again. */
+function giveStdio(stdio: Readonly<ChildPlan["stdio"]>, uid: number): void {
+  for (const fd of stdio)
+    if (fd >= 0)
+      unless(["EPERM", "EINVAL", "EROFS"], () =>
+        sys.fchown(fd, uid, sys.stat(fd, "", AT_EMPTY_PATH).gid),
+      );
 }
 
 const HOME = "HOME=";

@@ -20,7 +20,6 @@ import { hasNoMachineId, machineIdFile } from "./machine-id.js";
 import { GuestNetwork } from "./network.js";
 import {
   areDisksFree,
-  areMounted,
   fillFiles,
   makeMountPoints,
   mountExtra,
@@ -111,14 +110,13 @@ export function setUpContainer(
   done("network");
   let asFurnished = false;
   if (furnished) {
-    const files = filesOf(setup, furnished);
     const ownSys = network.sysfs === furnished.sysfs;
-    asFurnished = ownSys && areMounted(files);
     if (!ownSys) {
       replaceSys(network.sysfs);
       done("sys");
     }
-    fillFiles(files);
+    const areMounted = fillFiles(filesOf(setup, furnished));
+    asFurnished = ownSys && areMounted;
     done("files");
   } else {
     const { shmSize, privileged, mounts } = { ...SETUP_DEFAULTS, ...setup };
@@ -153,7 +151,7 @@ function checkFurnished(setup: Setup, { paths }: Furnished): void {
     (shmSize === undefined || shmSize === SETUP_DEFAULTS.shmSize) &&
     (!mounts || mounts.length === 0) &&
     !setup.privileged &&
-    paths.every((path) => files.some((file) => file.path === path));
+    paths.every((path, i) => files[i]?.path === path);
   if (!fits)
     throw new Failure(
       "invalid",

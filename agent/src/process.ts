@@ -113,7 +113,9 @@ export abstract class Process {
       openStdio(program, context.container);
     const [reportRead, reportWrite] = made?.report ?? sys.pipe();
     const agentsEnds = [stdio.input, stdio.output, stdio.error];
-    const childsEnds = [...new Set(stdio.child), reportWrite];
+    // Of a terminal they are one.
+    const childsEnds = program.tty ? [stdio.child[0]] : [...stdio.child];
+    childsEnds.push(reportWrite);
     let pid: number;
     try {
       pid = made ? this.order(made) : this.fork(stdio.child, reportWrite);

@@ -132,26 +132,29 @@ export function mountFiles(files: FileSetup[]): void {
   }
 }
 
-export function areMounted(files: FileSetup[]): boolean {
-  return files.every(({ path }) => engineFiles.has(path));
-}
-
 function modeOf({ mode }: FileSetup): number {
   return mode === undefined ? FILE_MODE : mode & 0o7777;
 }
 
-/** Writes them into their places where these are mounted, and mounts the others. */
-export function fillFiles(files: FileSetup[]): void {
-  const missing = files.filter(({ path }) => !engineFiles.has(path));
+/**
+ * Writes them into their places where these are mounted, and mounts the others.
+ * @returns whether there were no others
+ */
+export function fillFiles(files: FileSetup[]): boolean {
+  const missing: FileSetup[] = [];
   for (const file of files) {
     const mounted = engineFiles.get(file.path);
-    if (!mounted) continue;
+    if (!mounted) {
+      missing.push(file);
+      continue;
+    }
     step(`write ${file.path}`, () =>
       createFile(mounted.source, file.content, modeOf(file)),
     );
     mounted.content = file.content;
   }
   mountFiles(missing);
+  return missing.length === 0;
 }
 
 /**
