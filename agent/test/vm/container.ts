@@ -245,6 +245,7 @@ function image(): string {
   write("etc/machine-id", "");
   write("private/readme", "not a program");
   write("private/garbage", "\0\0\0\0", 0o755);
+  write("private/owners", "#!/bin/sh\n", 0o700);
   write("private/orphan", "#!/no/such/interpreter\n", 0o755);
   // Programs that say at their very start what they are.
   write("bin/maker", "#!/bin/sh\necho > /made\n", 0o755);

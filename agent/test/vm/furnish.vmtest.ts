@@ -142,6 +142,44 @@ test("a process ahead becomes another than the default one", async () => {
   }
 });
 
+test("the program that was told of ahead runs, or cannot for the same reasons", async () => {
+  const cases: [name: string, user: string, code: string][] = [
+    ["sh", "", ""],
+    ["sh", "app", ""],
+    ["nope", "", "executable-not-found"],
+    ["/private/readme", "", "executable-not-runnable"],
+    ["/private/orphan", "", "executable-not-found"],
+    ["/private/owners", "app", "executable-not-runnable"],
+  ];
+  for (const [name, user, code] of cases) {
+    const box = await TestContainer.boot();
+    try {
+      const { path } = FURNISH.program;
+      const program = { name, path };
+      await box.machine.request("furnish", { ...FURNISH, program });
+      await box.setup(SETUP);
+      const args = [name, "-c", "echo ran"];
+      const options = {
+        env: [`PATH=${path}`],
+        ...(user && { user, capabilities: [] }),
+      };
+      if (code === "") {
+        const { stdout, stderr } = await box.spawn(1, args, options);
+        const { stdout: text } = await box.finish(1, stdout, stderr);
+        assert.equal(text, "ran\n", name);
+        continue;
+      }
+      await assert.rejects(
+        box.spawn(1, args, options),
+        (error) => error instanceof Refused && error.error.code === code,
+        name,
+      );
+    } finally {
+      await box.stop();
+    }
+  }
+});
+
 test("an image without a machine ID gets the container's, and has none in a build", async () => {
   const machineId = "0123456789abcdef0123456789abcdef";
   const cases = [
