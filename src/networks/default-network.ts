@@ -126,7 +126,7 @@ function checkGateway(text: string): void {
 export async function resolverAddresses({
   resolvers,
 }: Pick<HostNetworkOptions, "resolvers">): Promise<Address[]> {
-  const { nameservers } = await resolvers.read();
+  const { nameservers } = resolvers.read();
   return nameservers.flatMap((server) => {
     try {
       return [parseAddress(server)];

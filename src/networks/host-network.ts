@@ -72,7 +72,7 @@ export class HostNetwork {
       names: this.names,
       upstreams: async (containerId) =>
         this.names.reachesOutside(containerId)
-          ? (this.dns.get(containerId) ?? (await resolvers.upstreams()))
+          ? (this.dns.get(containerId) ?? resolvers.upstreams())
           : [],
     });
   }

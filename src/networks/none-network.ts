@@ -57,7 +57,7 @@ export class NoneNetwork implements Network {
       ipPrefixLen: 0,
       gateway: "",
       macAddress: "",
-      ...(await this.#resolvers.read()),
+      ...this.#resolvers.read(),
     };
     this.#endpoints.add(container, endpoint);
     return endpoint;

@@ -49,7 +49,7 @@ test("loopback and IPv6 resolvers are none a container could reach", () => {
 test("a host with loopback resolvers only gives Docker's fallback, its search kept", async (t) => {
   const path = join(await folder(t), "resolv.conf");
   await writeFile(path, "nameserver 127.0.0.1\nsearch lan\n");
-  assert.deepEqual(await hostResolvConf(path), {
+  assert.deepEqual(hostResolvConf(path), {
     nameservers: ["8.8.8.8", "8.8.4.4"],
     search: ["lan"],
     options: [],
@@ -60,17 +60,14 @@ test("systemd-resolved's stub is replaced by what it asks", async (t) => {
   const path = await folder(t);
   await writeFile(join(path, "stub"), "nameserver 127.0.0.53\n");
   await writeFile(join(path, "real"), "nameserver 192.0.2.7\nsearch corp\n");
-  assert.deepEqual(
-    await hostResolvConf(join(path, "stub"), join(path, "real")),
-    {
-      nameservers: ["192.0.2.7"],
-      search: ["corp"],
-      options: [],
-    },
-  );
+  assert.deepEqual(hostResolvConf(join(path, "stub"), join(path, "real")), {
+    nameservers: ["192.0.2.7"],
+    search: ["corp"],
+    options: [],
+  });
 });
 
 test("a host without the file gives the fallback", async (t) => {
-  const conf = await hostResolvConf(join(await folder(t), "none"));
+  const conf = hostResolvConf(join(await folder(t), "none"));
   assert.deepEqual(conf.nameservers, ["8.8.8.8", "8.8.4.4"]);
 });

@@ -1,5 +1,5 @@
 /** Resolvers for containers, from the host's /etc/resolv.conf. */
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import { BlockList, isIP } from "node:net";
 
 /** What resolv.conf(5) says, or what a container's copy of it is to say. */
@@ -50,16 +50,16 @@ export function reachable(nameservers: readonly string[]): string[] {
  * place of its stub, and 8.8.8.8 and 8.8.4.4 when nothing is left. A file that is missing counts as
  * empty.
  */
-export async function hostResolvConf(
+export function hostResolvConf(
   path = "/etc/resolv.conf",
   resolvedPath = RESOLVED_PATH,
-): Promise<ResolvConf> {
-  let conf = parseResolvConf(await readOrEmpty(path));
+): ResolvConf {
+  let conf = parseResolvConf(readOrEmpty(path));
   if (
     conf.nameservers.length > 0 &&
     conf.nameservers.every((server) => server === RESOLVED_STUB)
   ) {
-    conf = parseResolvConf(await readOrEmpty(resolvedPath));
+    conf = parseResolvConf(readOrEmpty(resolvedPath));
   }
   const nameservers = reachable(conf.nameservers);
   return {
@@ -69,16 +69,18 @@ export async function hostResolvConf(
 }
 
 /** The servers the host itself asks, and Docker's where it has none. */
-export async function hostNameservers(
-  path = "/etc/resolv.conf",
-): Promise<string[]> {
-  const { nameservers } = parseResolvConf(await readOrEmpty(path));
+export function hostNameservers(path = "/etc/resolv.conf"): string[] {
+  const { nameservers } = parseResolvConf(readOrEmpty(path));
   return nameservers.length > 0 ? nameservers : FALLBACK_NAMESERVERS;
 }
 
-async function readOrEmpty(path: string): Promise<string> {
+/**
+ * At once: each start waits for these few lines, which the kernel has at hand. By way of another thread, five times
+ * there and back, they take milliseconds when the CPUs have a guest to run.
+ */
+function readOrEmpty(path: string): string {
   try {
-    return await readFile(path, "utf8");
+    return readFileSync(path, "utf8");
   } catch {
     return "";
   }

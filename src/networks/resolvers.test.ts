@@ -3,29 +3,29 @@ import { test } from "node:test";
 import { InvalidParameter } from "../errors.js";
 import { Resolvers } from "./resolvers.js";
 
-const host = async () => ({
+const host = () => ({
   nameservers: ["192.0.2.1"],
   search: ["lan"],
   options: ["edns0"],
 });
 const nothing = { dns: [], dnsSearch: [], dnsOptions: [] };
 
-test("without settings containers get what the host has", async () => {
-  assert.deepEqual(await new Resolvers(nothing, host).read(), {
+test("without settings containers get what the host has", () => {
+  assert.deepEqual(new Resolvers(nothing, host).read(), {
     nameservers: ["192.0.2.1"],
     search: ["lan"],
     dnsOptions: ["edns0"],
   });
 });
 
-test("a network's own resolver replaces the host's", async () => {
-  const { nameservers } = await new Resolvers(nothing, host).read("10.0.2.3");
+test("a network's own resolver replaces the host's", () => {
+  const { nameservers } = new Resolvers(nothing, host).read("10.0.2.3");
   assert.deepEqual(nameservers, ["10.0.2.3"]);
 });
 
-test("each setting replaces its part, also on a network with its own resolver", async () => {
+test("each setting replaces its part, also on a network with its own resolver", () => {
   const resolvers = new Resolvers({ ...nothing, dns: ["9.9.9.9"] }, host);
-  assert.deepEqual(await resolvers.read("10.0.2.3"), {
+  assert.deepEqual(resolvers.read("10.0.2.3"), {
     nameservers: ["9.9.9.9"],
     search: ["lan"],
     dnsOptions: ["edns0"],

@@ -21,12 +21,12 @@ export interface ResolverSettings {
 export class Resolvers {
   readonly #settings: ResolverSettings;
   #upstreams: { servers: string[]; until: number } | undefined;
-  readonly #host: () => Promise<ResolvConf>;
+  readonly #host: () => ResolvConf;
 
   /** @throws {InvalidParameter} a resolver is no IP address */
   constructor(
     settings: ResolverSettings,
-    host: () => Promise<ResolvConf> = hostResolvConf,
+    host: () => ResolvConf = hostResolvConf,
   ) {
     const wrong = settings.dns.find((server) => isIP(server) === 0);
     if (wrong !== undefined) {
@@ -41,11 +41,11 @@ export class Resolvers {
   /**
    * The servers that the name service asks. It asks from the host, so that the host's loopback is fine.
    */
-  async upstreams(): Promise<string[]> {
+  upstreams(): string[] {
     const { dns } = this.#settings;
     if (dns.length > 0) return dns;
     if (!this.#upstreams || this.#upstreams.until < Date.now()) {
-      const servers = await hostNameservers();
+      const servers = hostNameservers();
       this.#upstreams = { servers, until: Date.now() + UPSTREAMS_FOR };
     }
     return this.#upstreams.servers;
@@ -55,11 +55,11 @@ export class Resolvers {
    * Reads the host's file afresh, because the host may have moved to another network.
    * @param nameserver the network's own resolver, told instead of the host's
    */
-  async read(
+  read(
     nameserver?: string,
-  ): Promise<Pick<Endpoint, "nameservers" | "search" | "dnsOptions">> {
+  ): Pick<Endpoint, "nameservers" | "search" | "dnsOptions"> {
     const { dns, dnsSearch, dnsOptions } = this.#settings;
-    const host = await this.#host();
+    const host = this.#host();
     const fromHost = nameserver ? [nameserver] : host.nameservers;
     return {
       nameservers: dns.length > 0 ? dns : fromHost,

@@ -1,6 +1,6 @@
 /** The tap devices of a daemon: made, plugged into bridges, unplugged, deleted. */
 import { createHash, randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import type { Logger } from "pino";
 import { IpBatch } from "./ip-batch.js";
 import { hasIPv6, readLinks } from "./links.js";
@@ -63,7 +63,7 @@ export class Taps {
     const { bridge, mtu, isolated } = socket;
     const slave = [
       ...(isolated ? ["isolated on"] : []),
-      ...((await bridgeFilter()) ? ["hairpin on"] : []),
+      ...(bridgeFilter() ? ["hairpin on"] : []),
     ];
     try {
       await this.#batch.run([
@@ -179,12 +179,15 @@ async function quiet(): Promise<string> {
 
 /**
  * Whether the host's packet filter sees what bridges pass on. It then rewrites a container's packet to its
- * own published port on the bridge, which sends nothing back where it came from unless told to.
+ * own published port on the bridge, which sends nothing back where it came from unless told to. May be switched at
+ * any time, and is read from the kernel's memory: other threads would only take longer.
  */
-async function bridgeFilter(): Promise<boolean> {
-  const text = await readFile(
-    "/proc/sys/net/bridge/bridge-nf-call-iptables",
-    "utf8",
-  ).catch(() => "0");
-  return text.trim() === "1";
+function bridgeFilter(): boolean {
+  try {
+    const file = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    return readFileSync(file, "utf8").trim() === "1";
+  } catch {
+    // The filter is not loaded.
+    return false;
+  }
 }

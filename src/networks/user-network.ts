@@ -81,7 +81,7 @@ export class UserNetwork implements Network {
       gateway: GATEWAY,
       macAddress: mac,
       // QEMU asks the host's resolvers, loopback ones included.
-      ...(await this.#resolvers.read(NAMESERVER)),
+      ...this.#resolvers.read(NAMESERVER),
     };
     this.#endpoints.add(container, endpoint);
     return endpoint;

@@ -91,10 +91,8 @@ export class QemuHypervisor implements Hypervisor {
     furnishing?: Furnishing,
   ): Promise<BlankMachine> {
     const needed = memoryMiB(size.memoryBytes);
-    const [{ on, shape }] = await Promise.all([
-      this.#kind(size),
-      checkHostMemory(needed),
-    ]);
+    const { on, shape } = await this.#kind(size);
+    checkHostMemory(needed);
     const warm =
       size.kernel === undefined
         ? this.#standby.take(on, shape, furnishing)
@@ -117,7 +115,7 @@ export class QemuHypervisor implements Hypervisor {
       this.#nics.kind(),
     ]);
     const record = checkSaved(saved, info, kind);
-    await checkHostMemory(record.shape.memoryMiB);
+    checkHostMemory(record.shape.memoryMiB);
     const nics = await this.#nics.make();
     const { machineRoot } = this.#options;
     const machine = bringBack(platform, record, saved.file, nics, machineRoot);

@@ -1,15 +1,19 @@
 /** What a saved machine depends on besides its shape. */
 import { createHash } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { commandLine } from "./command-line.js";
 import type { Platform } from "./launch.js";
 import { bootId } from "./process-identity.js";
 
-/** Tells whether a file is another one than before, without reading it. "" when it is not there. */
-export async function fileIdentity(path: string): Promise<string> {
+/**
+ * Tells whether a file is another one than before, without reading it. "" when it is not there. At once: each start
+ * asks this of files that are in use, of which the kernel has the answer at hand; another thread's would come later.
+ */
+export function fileIdentity(path: string): string {
   try {
-    const { dev, ino, size, mtimeMs } = await stat(path);
+    const { dev, ino, size, mtimeMs } = statSync(path);
     return [dev, ino, size, mtimeMs].join(" ");
   } catch {
     return "";
@@ -17,11 +21,11 @@ export async function fileIdentity(path: string): Promise<string> {
 }
 
 /** The file that a program's name stands for, by PATH. */
-export async function findProgram(name: string): Promise<string> {
+export function findProgram(name: string): string {
   if (name.includes("/")) return name;
   for (const folder of (process.env["PATH"] ?? "").split(delimiter)) {
     const path = join(folder, name);
-    if ((await fileIdentity(path)) !== "") return path;
+    if (fileIdentity(path) !== "") return path;
   }
   return name;
 }

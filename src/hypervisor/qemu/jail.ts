@@ -76,7 +76,7 @@ export async function openJail(
     const warnings = [unconfined ? BY_ORDER : NOT_ROOT];
     return { jail: { launcher, firstUid }, warnings };
   }
-  const binary = await findProgram(files.binary);
+  const binary = findProgram(files.binary);
   const room = await openRoom({ ...files, binary, preload });
   return {
     jail: { launcher, firstUid, room, groups: groups.groups },

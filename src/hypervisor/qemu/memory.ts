@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import { InvalidParameter, Unavailable } from "../../errors.js";
 
 const MiB = 1024 * 1024;
@@ -24,13 +24,18 @@ export function memoryMiB(bytes: number): number {
  * has: memory is only taken when a guest uses it.
  * @throws {Unavailable} "cannot allocate memory: …"
  */
-export async function checkHostMemory(neededMiB: number): Promise<void> {
-  const available = availableMiB(await readFile("/proc/meminfo", "utf8"));
+export function checkHostMemory(neededMiB: number): void {
+  const available = availableMiB(meminfo());
   if (available !== undefined && neededMiB > available) {
     throw new Unavailable(
       `cannot allocate memory: the machine needs ${neededMiB} MiB, the host has ${available} MiB available`,
     );
   }
+}
+
+/** At once: the kernel has it at hand, and each start waits for it. */
+function meminfo(): string {
+  return readFileSync("/proc/meminfo", "utf8");
 }
 
 /** MemAvailable of /proc/meminfo, in MiB. */
@@ -40,10 +45,10 @@ export function availableMiB(meminfo: string): number | undefined {
 }
 
 /** How much of the host's memory is available: 0 to 1. 1 where that cannot be found out. */
-export async function availableShare(): Promise<number> {
-  const meminfo = await readFile("/proc/meminfo", "utf8");
-  const available = availableMiB(meminfo);
-  const total = /^MemTotal:\s*(\d+) kB$/m.exec(meminfo)?.[1];
+export function availableShare(): number {
+  const text = meminfo();
+  const available = availableMiB(text);
+  const total = /^MemTotal:\s*(\d+) kB$/m.exec(text)?.[1];
   if (available === undefined || total === undefined) return 1;
   return (available * 1024) / Number(total);
 }

@@ -87,9 +87,9 @@ export class Platforms {
       throw error;
     });
     await this.#cleared;
-    const files = await this.#files(kernel.path);
+    const files = this.#files(kernel.path);
     const ready = await this.#ready.get(name);
-    if (ready && (ready.files !== files || (await roomIsGone(ready)))) {
+    if (ready && (ready.files !== files || roomIsGone(ready))) {
       // Unless another start, which looked at the same time, has said and done so.
       if (this.#ready.delete(name)) this.#tellReplaced(ready.files, files);
     }
@@ -145,11 +145,11 @@ export class Platforms {
     return namedKernel(kernels ?? {}, name);
   }
 
-  async #files(kernel: string): Promise<string> {
+  #files(kernel: string): string {
     const { binary = "qemu-system-x86_64", initramfs } = this.#options;
-    this.#program ??= await findProgram(binary);
+    this.#program ??= findProgram(binary);
     const files = [this.#program, kernel, initramfs];
-    const found = await Promise.all(files.map(fileIdentity));
+    const found = files.map(fileIdentity);
     // It may be elsewhere now: the next call looks.
     if (found[0] === "") this.#program = undefined;
     return found.join("\n");
@@ -222,9 +222,9 @@ export class Platforms {
   }
 }
 
-async function roomIsGone({ platform }: Prepared): Promise<boolean> {
+function roomIsGone({ platform }: Prepared): boolean {
   const { room } = platform.jail;
-  return room !== undefined && (await fileIdentity(room.directory)) === "";
+  return room !== undefined && fileIdentity(room.directory) === "";
 }
 
 /** @throws {Unavailable} QEMU is not installed or does not run */

@@ -70,10 +70,10 @@ export async function openRoom(options: RoomOptions): Promise<Room> {
   for (const file of [...modules, ...libraries.flat(), ...firmware]) {
     files.set(file, file);
   }
-  const name = await nameOf(files);
+  const name = nameOf(files);
   const directory = join(root, name);
   try {
-    if ((await fileIdentity(directory)) === "") {
+    if (fileIdentity(directory) === "") {
       await furnish(directory, files);
     }
     const now = new Date();
@@ -106,10 +106,8 @@ async function tidy(root: string): Promise<void> {
 }
 
 /** Changes with the place or the content of any file. */
-async function nameOf(files: Map<string, string>): Promise<string> {
-  const identities = await Promise.all(
-    [...files].map(async ([to, from]) => [to, await fileIdentity(from)]),
-  );
+function nameOf(files: Map<string, string>): string {
+  const identities = [...files].map(([to, from]) => [to, fileIdentity(from)]);
   return createHash("sha256")
     .update(JSON.stringify(identities.sort()))
     .digest("hex")
@@ -199,8 +197,5 @@ async function firmwareOf(binary: string): Promise<string[]> {
     .split("\n")
     .filter((line) => line.startsWith("/"))
     .flatMap((folder) => FIRMWARE.map((name) => resolve(folder, name)));
-  const there = await Promise.all(
-    candidates.map(async (file) => (await fileIdentity(file)) !== ""),
-  );
-  return candidates.filter((_, index) => there[index]);
+  return candidates.filter((file) => fileIdentity(file) !== "");
 }

@@ -64,7 +64,7 @@ function setUp(
       });
     },
     discarded: (pooled) => void discarded.push(pooled),
-    availableMemory: () => Promise.resolve(available()),
+    availableMemory: available,
     log: pino({}, { write: (line) => void lines.push(line) }),
     quietMs: 5,
   });

@@ -63,7 +63,7 @@ export interface WarmPoolOptions<M extends Poolable> {
   /** Default: none. */
   origins?: Origins;
   /** Available memory of the host, as a share of all of it. */
-  availableMemory: () => Promise<number>;
+  availableMemory: () => number;
   log: Logger;
   /** Default: as documented above; shorter in tests. */
   quietMs?: number;
@@ -137,7 +137,7 @@ export class WarmPool<M extends Poolable> {
       while (!this.#closed && (this.#unprepared || this.#ready.length < size)) {
         // A start goes first: `take` has set the timer anew.
         if (this.#timer !== undefined) return;
-        if ((await this.#options.availableMemory()) < ENOUGH) {
+        if (this.#options.availableMemory() < ENOUGH) {
           this.#fillAfter(LOOK_MS);
           return;
         }
@@ -238,7 +238,7 @@ export class WarmPool<M extends Poolable> {
   }
 
   async #giveWay(): Promise<void> {
-    const share = await this.#options.availableMemory();
+    const share = this.#options.availableMemory();
     const machines = this.#ready.length;
     const zygotes = this.#options.origins?.count() ?? 0;
     if (share >= SCARCE || machines + zygotes === 0) return;

@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { rename, stat } from "node:fs/promises";
 import type { Logger } from "pino";
 import { z } from "zod";
@@ -104,13 +105,15 @@ export class LayerStore {
       }),
     );
     const merged = this.layout.mergedOf(chainIdOf(diffIds));
-    if (!(await exists(merged)))
+    let bytes = sizeOf(merged);
+    if (bytes === undefined) {
       await this.#merge(diffIds, records, await erofs());
-    const { size } = await stat(merged);
+      bytes = (await stat(merged)).size;
+    }
     return {
       readonly: true,
       parts: [
-        { path: merged, bytes: size },
+        { path: merged, bytes },
         ...records.map((record) => ({
           path: this.layout.layer(record.diffId),
           bytes: record.bytes,
@@ -153,6 +156,14 @@ export class LayerStore {
       throw error;
     }
   }
+}
+
+/**
+ * Of a file that is there. At once: of one that starts have in use the kernel has it at hand, and each start waits
+ * for it.
+ */
+function sizeOf(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.size;
 }
 
 /**
