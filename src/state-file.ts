@@ -5,8 +5,10 @@
  * The npm library for this, write-file-atomic, does not sync the folder, and puts a file in place of which the
  * disk had room for a part only.
  */
-import { open, readFile, rename, rm } from "node:fs/promises";
+import fs from "node:fs";
+import { chmod, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
+import { promisify } from "node:util";
 import type { Logger } from "pino";
 import type { z } from "zod";
 
@@ -16,8 +18,11 @@ export const HALF_WRITTEN = /\.\d+\.half$/;
 export interface StateFileOptions {
   /** Permissions; those of the owner alone by default. */
   mode?: number;
-  /** Whether it must outlive a power failure; what may be lost is written faster. True by default. */
-  durable?: boolean;
+  /**
+   * Whether it must outlive a power failure; what may be lost is written faster. True by default. With "either" one
+   * leaves what was there before or this, as a whole.
+   */
+  durable?: boolean | "either";
 }
 
 /** The last write under way of each file: of two, the later call has the last word. */
@@ -58,40 +63,46 @@ async function replace(
   { mode = 0o600, durable = true }: StateFileOptions,
 ): Promise<void> {
   const half = `${file}.${process.pid}.half`;
-  // Opened while the file is written: each call is a way to another thread and back.
-  const folder = durable ? open(path.dirname(file), "r") : undefined;
-  folder?.catch(() => undefined);
   try {
+    const descriptor = await open(half, "w", mode);
     try {
-      const handle = await open(half, "w", mode);
-      try {
-        await handle.writeFile(text);
-        // What the umask takes is nothing of the owner's.
-        if (mode !== 0o600) await handle.chmod(mode);
-        if (durable) await handle.sync();
-      } finally {
-        await handle.close();
-      }
-      await rename(half, file);
-    } catch (error) {
-      await rm(half, { force: true });
-      throw error;
+      await write(descriptor, text);
+      // What the umask takes is nothing of the owner's.
+      if (mode !== 0o600) await chmod(half, mode);
+      if (durable) await sync(descriptor);
+    } finally {
+      fs.closeSync(descriptor);
     }
-    await (await folder)?.sync();
-  } finally {
-    // A folder that cannot be opened has been told of.
-    await folder?.then((handle) => handle.close()).catch(() => undefined);
+    await rename(half, file);
+  } catch (error) {
+    await rm(half, { force: true });
+    throw error;
   }
+  if (durable === true) await syncDirectory(path.dirname(file));
 }
 
 /** Makes renames and new names in a folder outlive a power failure. */
 export async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, "r");
+  const descriptor = fs.openSync(directory, "r");
   try {
-    await handle.sync();
+    await sync(descriptor);
   } finally {
-    await handle.close();
+    fs.closeSync(descriptor);
   }
+}
+
+/*
+ * Each of these is a way to another thread and back, which starts of containers have little time for: what may wait
+ * for the disk goes it, and what does not (to open a folder that is in use, to close what was synced) is done at once.
+ */
+
+const open = promisify(fs.open);
+const write = promisify<number, string>(fs.writeFile);
+
+function sync(descriptor: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    fs.fsync(descriptor, (error) => (error ? reject(error) : resolve()));
+  });
 }
 
 /**

@@ -120,6 +120,16 @@ export class Container {
   }
 
   /**
+   * The same for what another daemon on this host is to find, and is of no use any more when the host was down: after
+   * a power failure the record may be the one before.
+   */
+  saveForNow(): Promise<void> {
+    return this.write(() =>
+      this.#store.save(this.record, { durable: "either" }),
+    );
+  }
+
+  /**
    * Writes to the container's folder, one call after the other; does nothing once the container is being
    * removed.
    */

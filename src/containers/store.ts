@@ -3,7 +3,12 @@ import { mkdir, readdir, readFile, rm, rmdir, unlink } from "node:fs/promises";
 import path from "node:path";
 import type { Logger } from "pino";
 import { faultPoint } from "../fault.js";
-import { setAside, syncDirectory, writeRecord } from "../state-file.js";
+import {
+  setAside,
+  type StateFileOptions,
+  syncDirectory,
+  writeRecord,
+} from "../state-file.js";
 import {
   type ContainerRecord,
   type NetworkRequest,
@@ -36,11 +41,12 @@ export class ContainerStore {
     return syncDirectory(this.#root);
   }
 
-  async save(record: ContainerRecord): Promise<void> {
-    await writeRecord(
-      path.join(this.directory(record.id), RECORD_FILE),
-      record,
-    );
+  async save(
+    record: ContainerRecord,
+    options?: StateFileOptions,
+  ): Promise<void> {
+    const file = path.join(this.directory(record.id), RECORD_FILE);
+    await writeRecord(file, record, options);
   }
 
   /** Takes the record away first: a removal that is cut short leaves a folder without a record. */
