@@ -19,16 +19,19 @@ export function namesOf(record: ContainerRecord): ContainerNames {
 }
 
 export interface Attachment {
+  /** The record says where its ports are. */
   published: Promise<void>;
-  connected: Promise<void>;
+  /**
+   * Puts the host's part in place, too, which is to be there before a process of the container's runs. To be called
+   * when the guest has been told of its part: it has more to do.
+   */
+  connect: () => Promise<void>;
 }
 
 /**
  * Gives a container that starts its endpoints: the i-th network the machine's i-th tap. Resolves when the
  * guest can be told of them.
  * @param taps of the machine, by slot
- * @returns `published`: the record says where its ports are; `connected`: the host's part is in place, too, which
- *   is to be waited for before a process of the container's runs
  */
 export async function attachNetworks(
   container: Container,
@@ -36,39 +39,38 @@ export async function attachNetworks(
   networks: NetworkService,
 ): Promise<Attachment> {
   const { record } = container;
-  const plugging: Promise<void>[] = [];
+  const plugs: (() => Promise<void>)[] = [];
   record.taps = [...taps];
   record.endpoints = [];
-  try {
-    for (const request of record.networks) {
-      const slot = record.endpoints.length;
-      const tap = taps[slot];
-      const endpoint = await networks.attach(
-        namesOf(record),
-        { ...request, ...(tap !== undefined && { tap }) },
-        (plugged) => {
-          // Told to who waits for `connected`, or for an attachment that came later and failed.
-          plugged.catch(() => undefined);
-          plugging.push(plugged);
-        },
-      );
-      request.networkId = endpoint.networkId;
-      place(endpoint.interface, slot);
-      record.endpoints.push(endpoint);
-    }
-  } catch (error) {
-    await Promise.allSettled(plugging);
-    throw error;
+  for (const request of record.networks) {
+    const slot = record.endpoints.length;
+    const tap = taps[slot];
+    const endpoint = await networks.attach(
+      namesOf(record),
+      { ...request, ...(tap !== undefined && { tap }) },
+      (plug) => void plugs.push(plug),
+    );
+    request.networkId = endpoint.networkId;
+    place(endpoint.interface, slot);
+    record.endpoints.push(endpoint);
   }
   const published = networks.ports
     .publish(namesOf(record), record.endpoints, portRequests(record))
     .then((ports) => void (record.ports = ports));
-  plugging.push(published);
+  // Told to who waits for it, or for `connect`.
+  published.catch(() => undefined);
   // QEMU is to be told of the ports that its user mode forwards.
   if (record.endpoints.some(({ nic }) => nic?.kind === "user")) await published;
-  const connected = Promise.all(plugging).then(() => undefined);
-  connected.catch(() => undefined);
-  return { published, connected };
+  const connect = () => allDone([...plugs.map((plug) => plug()), published]);
+  return { published, connect };
+}
+
+/** Rejects, too, only when all have come to their end: then what they did can be undone. */
+export async function allDone(
+  work: readonly Promise<unknown>[],
+): Promise<void> {
+  await Promise.allSettled(work);
+  await Promise.all(work);
 }
 
 /** Puts an interface into a slot. */

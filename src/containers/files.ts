@@ -1,5 +1,5 @@
 /** The files of a container, running or not: `docker cp`, `export`, `diff`, and the layer of `commit`. */
-import { mkdir, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import path from "node:path";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -256,8 +256,6 @@ export class ContainerFiles {
       this.#options;
     const directory = path.join(machineRoot, `${record.id.slice(0, 15)}f`);
     const forget = () => rm(directory, { recursive: true, force: true });
-    await forget();
-    await mkdir(directory, { recursive: true, mode: 0o700 });
     const mounts = await prepareMounts(record, volumes);
     mounts.release();
     // Volumes get their first content when the container starts.

@@ -1,5 +1,4 @@
 /** From a container's record to its machine: image, networks, folder and machine side by side. */
-import { mkdir, rm } from "node:fs/promises";
 import type { ShareSetup } from "../../protocol/index.js";
 import { faultPoint } from "../fault.js";
 import type {
@@ -10,7 +9,7 @@ import type {
 } from "../hypervisor/index.js";
 import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
-import { type Attachment, attachNetworks } from "./attach-networks.js";
+import { allDone, attachNetworks } from "./attach-networks.js";
 import type { Container } from "./container.js";
 import { furnishingOf } from "./furnishing.js";
 import { type MachineDefaults, machineSize } from "./machine-spec.js";
@@ -24,8 +23,15 @@ export interface MachineStartOptions {
   defaults: MachineDefaults;
 }
 
-export interface StartedMachine extends Attachment {
+export interface StartedMachine {
   machine: Machine;
+  /** The record tells all that is to be found again. */
+  recordable: Promise<void>;
+  /**
+   * Gets ready on the host what a process of the container's needs: disks, network and log. To be called once, when
+   * the guest has been told what it is to do: both then work at the same time, and the guest has more to do.
+   */
+  getReady: () => Promise<void>;
 }
 
 /**
@@ -62,27 +68,19 @@ async function start(
   const network = blank.then(({ taps }) =>
     attachNetworks(container, taps, networks),
   );
-  const cable = trace.span(
-    "network",
-    network.then(({ connected }) => connected),
-  );
-  cable.catch(() => undefined);
-  const work = [
-    trace.span("addresses", network),
-    trace.span("folder", freshDirectory(directory)),
-    trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
-  ] as const;
+  const addresses = trace.span("addresses", network);
   let machine: BlankMachine | undefined;
   try {
     machine = await blank;
-    await Promise.all(work);
+    await addresses;
     faultPoint("start.attached");
   } catch (error) {
     // What is under way comes to its end before it is undone.
-    await Promise.allSettled([...work, cable]);
+    await Promise.allSettled([addresses]);
     machine?.discard();
     throw error;
   }
+  const { published, connect } = await network;
   try {
     const started = await machine.start({
       id: record.id,
@@ -96,10 +94,18 @@ async function start(
       ],
       forwards: forwardsOf(record),
     });
-    const { published } = await network;
-    return { machine: started, published, connected: cable };
+    const { settled } = started;
+    const getReady = () =>
+      allDone([
+        settled,
+        trace.span("network", connect()),
+        trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
+      ]);
+    const recordable = allDone([settled, published]);
+    recordable.catch(() => undefined);
+    return { machine: started, recordable, getReady };
   } catch (error) {
-    await Promise.allSettled([cable]);
+    await Promise.allSettled([published]);
     throw error;
   }
 }
@@ -109,10 +115,4 @@ export function forwardsOf({ endpoints }: ContainerRecord): Forward[] {
   return endpoints.flatMap(({ nic }) =>
     nic?.kind === "user" ? (nic.forwards ?? []) : [],
   );
-}
-
-/** What an earlier run left in a machine's folder is of no use to the next. */
-export async function freshDirectory(directory: string): Promise<void> {
-  await rm(directory, { recursive: true, force: true });
-  await mkdir(directory, { recursive: true, mode: 0o700 });
 }

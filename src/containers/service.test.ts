@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, test } from "node:test";
@@ -41,12 +41,15 @@ let volumes: Volumes;
 let hypervisor: TestHypervisor;
 let events: EventBus;
 let actions: string[];
+/** Puts a container's cable in. */
+let plug: () => Promise<void>;
 
 function makeService(): ContainerService {
   const networks: NetworkService = {
     check: () => undefined,
-    attach: () =>
-      Promise.resolve({
+    attach: (_container, _request, plugLater) => {
+      plugLater?.(() => plug());
+      return Promise.resolve({
         network: "none",
         networkId: "",
         endpointId: "",
@@ -57,7 +60,8 @@ function makeService(): ContainerService {
         nameservers: [],
         search: [],
         dnsOptions: [],
-      }),
+      });
+    },
     detach: () => Promise.resolve(),
     withdraw: () => Promise.resolve(),
     restore: () => Promise.resolve(),
@@ -105,6 +109,7 @@ beforeEach(async () => {
   hypervisor = new TestHypervisor();
   events = new EventBus();
   actions = [];
+  plug = () => Promise.resolve();
   events.subscribe((event) => actions.push(event.Action));
   volumes = await Volumes.open({
     directory: path.join(root, "data", "volumes"),
@@ -258,6 +263,49 @@ test("a command that is not in the image is Docker's 127", async () => {
   await container.teardown;
   assert.equal(container.machine, undefined);
 });
+
+test("the cable is put in when the guest has its setup, and before there is a process", async () => {
+  const container = await create();
+  const machines: number[] = [];
+  let done: () => void = () => undefined;
+  plug = () => {
+    machines.push(hypervisor.machines.length);
+    return new Promise((resolve) => (done = resolve));
+  };
+  const start = service.lifecycle.start(container);
+  await turnsUntil(() => hypervisor.machines.at(-1)?.asked.includes("setup"));
+  assert.deepEqual(machines, [1]);
+  assert.deepEqual(hypervisor.last.asked, ["setup"]);
+  done();
+  await start;
+  assert.deepEqual(hypervisor.last.asked, ["setup", "spawn"]);
+});
+
+const obstacles: Record<string, (container: Container) => unknown> = {
+  "its cable": () => {
+    plug = () => Promise.reject(new SystemError("no room"));
+  },
+  "its log": (container) => mkdir(container.log.path),
+  "its disk": () => {
+    hypervisor.onStart = (machine) => {
+      machine.settled = Promise.reject(new SystemError("no room"));
+    };
+  },
+};
+for (const [what, obstruct] of Object.entries(obstacles)) {
+  test(`a container that cannot have ${what} does not start, and its machine is ended`, async () => {
+    const container = await create();
+    await obstruct(container);
+    await assert.rejects(service.lifecycle.start(container), /no room|EISDIR/);
+    await container.teardown;
+    assert.equal(statusOf(container), "created");
+    assert.deepEqual(
+      hypervisor.last.asked.filter((one) => one !== "shutdown"),
+      ["setup", "kill"],
+    );
+    assert.equal(container.machine, undefined);
+  });
+}
 
 for (const operation of ["setup", "spawn"] as const) {
   test(`a guest that never answers ${operation} does not hold its container`, async (t) => {

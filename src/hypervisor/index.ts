@@ -82,7 +82,7 @@ export interface BlankMachine {
    */
   readonly taps: readonly string[];
   /**
-   * Gives the machine its disks. Resolves when the guest's agent answers.
+   * Gives the machine its disks. Resolves when the guest's agent answers; see `Machine.settled`, too.
    * @throws {Unavailable} the hypervisor cannot be started, with its own words
    * @throws {InvalidParameter} a disk is not as the spec says
    */
@@ -136,7 +136,7 @@ export interface Taps {
 export interface MachineSpec {
   /** The container's ID. */
   id: string;
-  /** Where the driver keeps this machine's sockets and files. Exists, empty, only for this machine. */
+  /** Where the driver keeps this machine's sockets and files, and nobody else anything: what is there goes. */
   directory: string;
   /** In the guest's order: the first one is /dev/vda. */
   disks: Disk[];
@@ -183,6 +183,11 @@ export type StartKind = "cold" | "restored" | "forked" | "warm";
 export interface Machine {
   readonly record: MachineRecord;
   readonly agent: AgentClient;
+  /**
+   * Resolves when its disks are where its spec says, which is to be waited for before anything is recorded of it. The
+   * guest can be told meanwhile what it is to do.
+   */
+  readonly settled: Promise<void>;
   /** Calls back with what holds the machine up for the time being, such as a full disk of the host. */
   onTrouble(listener: (trouble: string) => void): void;
   /** Resolves when the machine's process is gone, with why. */

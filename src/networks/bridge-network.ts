@@ -241,7 +241,7 @@ export class BridgeNetwork implements Network {
     plugLater?: PlugLater,
   ): Promise<Endpoint> {
     const { taps, resolvers } = this.#host;
-    const resolv = await resolvers.read(
+    const resolv = resolvers.read(
       this.#predefined ? undefined : this.#nameserver,
     );
     this.#endpoints.refuseTwice(container, this.name);
@@ -256,9 +256,10 @@ export class BridgeNetwork implements Network {
     if (this.#nameServer) endpoint.named = true;
     // Known from now on: a second attach is refused and removeOrphans leaves the tap alone.
     this.#add(container, endpoint, request);
-    const plugged = this.#plug(container, endpoint, device, tap !== undefined);
-    if (plugLater) plugLater(plugged);
-    else await plugged;
+    const plug = () =>
+      this.#plug(container, endpoint, device, tap !== undefined);
+    if (plugLater) plugLater(plug);
+    else await plug();
     this.#save();
     return endpoint;
   }
@@ -271,6 +272,11 @@ export class BridgeNetwork implements Network {
     spare: boolean,
   ): Promise<void> {
     const { taps, guests, spareTaps } = this.#host;
+    if (this.#endpoints.get(container.id) !== endpoint) {
+      throw new Unavailable(
+        `container ${container.id} is not on network ${this.name} any more`,
+      );
+    }
     try {
       await Promise.all([
         guests.admit(device, guestOf(endpoint)),

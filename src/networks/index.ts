@@ -3,7 +3,8 @@ import type { InterfaceSetup } from "../../protocol/index.js";
 import type { Nic } from "../hypervisor/index.js";
 import type { CreateNetworkRequest } from "./create-request.js";
 
-export type PlugLater = (plugged: Promise<void>) => void;
+/** Takes what puts the cable in: to be called once, unless the endpoint is given back before. */
+export type PlugLater = (plug: () => Promise<void>) => void;
 
 export interface NetworkService {
   /**
@@ -15,8 +16,8 @@ export interface NetworkService {
   /**
    * Gives a container an endpoint: address lease, MAC, and the host's end of the cable. `default` means
    * the network `bridge`, `none` gives an endpoint without a NIC.
-   * @param plugLater takes what is still under way when the endpoint is known: putting the cable in. It
-   *   rejects as `attach` does without it. For who has other things to do meanwhile
+   * @param plugLater takes what is left to do when the endpoint is known: putting the cable in. That rejects as
+   *   `attach` does without it. For who has other things to do before
    * @throws {NotFound} no such network
    * @throws {InvalidParameter} as `check`
    * @throws {Forbidden} the container is on the network already, or another one has the address

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
 import { RecordFile } from "./record.js";
 
@@ -30,6 +31,28 @@ test("a record is read back as it was saved, and the last of several counts", as
   file.save(saved);
   await file.flush();
   assert.deepEqual(await new RecordFile(path, log).load("bridge"), saved);
+});
+
+test("a record is written by itself, later, and again after each change", async (t) => {
+  const path = join(await folder(t), "bridge.json");
+  const file = new RecordFile(path, log);
+  const record = await file.load("bridge");
+  const written = async () => {
+    const text = await readFile(path, "utf8").catch(() => "{}");
+    return (JSON.parse(text) as { lastAddress?: string }).lastAddress;
+  };
+  await file.flush();
+  for (const lastAddress of ["172.17.0.2", "172.17.0.3"]) {
+    file.save({ ...record, lastAddress });
+    assert.notEqual(await written(), lastAddress);
+    for (let waited = 0; (await written()) !== lastAddress; waited += 10) {
+      assert.ok(waited < 10_000, "it was never written");
+      await sleep(10);
+    }
+  }
+  file.save({ ...record, lastAddress: "172.17.0.4" });
+  await file.flush();
+  assert.equal(await written(), "172.17.0.4");
 });
 
 test("a damaged record is set aside and made anew", async (t) => {

@@ -52,6 +52,9 @@ const recordSchema = z.object({
 });
 export type NetworkRecord = z.infer<typeof recordSchema>;
 
+/** A record is saved so many ms after it changed: containers that start or end have more to do just then. */
+const LATER_MS = 250;
+
 /**
  * Keeps one network's record in a JSON file. Leases are written later and in the background, because that
  * is in no start's way: a running container's own record has its endpoint too, and a lease that was not
@@ -62,6 +65,7 @@ export class RecordFile {
   readonly #log: Logger;
   #next: NetworkRecord | undefined;
   #writing: Promise<void> | undefined;
+  #timer: NodeJS.Timeout | undefined;
   #removed = false;
 
   constructor(path: string, log: Logger) {
@@ -103,11 +107,14 @@ export class RecordFile {
   save(record: NetworkRecord): void {
     if (this.#removed) return;
     this.#next = record;
-    this.#writing ??= this.#write();
+    this.#timer ??= setTimeout(() => void this.flush(), LATER_MS).unref();
   }
 
   /** Resolves when everything saved so far is on disk, or could not be written. */
   async flush(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#next) this.#writing ??= this.#write();
     await this.#writing;
   }
 

@@ -258,6 +258,28 @@ function bridgeTests(): void {
     }
   });
 
+  test("a cable that is to be put in later is, unless the endpoint was given back", async (t) => {
+    const networks = await open(await folder(t), { driver });
+    const plugs: (() => Promise<void>)[] = [];
+    const attach = async (name: string) => {
+      const tap = await networks.createTap();
+      const request = { network: "bridge", ...(tap !== undefined && { tap }) };
+      const plugLater = (plug: () => Promise<void>) => void plugs.push(plug);
+      await networks.attach(container(name), request, plugLater);
+      return tap;
+    };
+    await attach("a");
+    assert.deepEqual(taps(), []);
+    await networks.detach(container("a").id);
+    await assert.rejects(plugs[0]?.() ?? Promise.resolve(), Unavailable);
+    const tap = await attach("b");
+    await plugs[1]?.();
+    assert.deepEqual(taps(), [tap]);
+    await networks.detach(container("b").id);
+    await networks.close();
+    assert.deepEqual(taps(), []);
+  });
+
   test("a restarted daemon keeps what running containers have and takes back the rest", async (t) => {
     const directory = await folder(t);
     const before = await open(directory, { driver });

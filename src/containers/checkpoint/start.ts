@@ -7,11 +7,7 @@ import type { Machine } from "../../hypervisor/index.js";
 import type { NetworkService } from "../../networks/index.js";
 import { namesOf } from "../attach-networks.js";
 import type { Container } from "../container.js";
-import {
-  forwardsOf,
-  freshDirectory,
-  type MachineStartOptions,
-} from "../machine-start.js";
+import { forwardsOf, type MachineStartOptions } from "../machine-start.js";
 import { portRequests } from "../port-requests.js";
 import { ANSWER_LIMIT, answerWithin } from "../run/within.js";
 import { copyDisk } from "../writable-disk.js";
@@ -43,7 +39,6 @@ export async function startFromCheckpoint(
     try {
       image = await images.disk(record.imageId);
       await reattachNetworks(container, checkpoint, blank.taps, networks);
-      await freshDirectory(directory);
     } catch (error) {
       blank.discard();
       throw error;

@@ -1,4 +1,5 @@
 /** The start of a run: a machine, the container's process in it, and the booking of both. */
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { INIT_PROCESS } from "../../../protocol/index.js";
 import { Conflict, NotModified, SystemError } from "../../errors.js";
 import { faultPoint } from "../../fault.js";
@@ -110,17 +111,11 @@ export class Starting {
       this.#context,
       trace,
     );
-    try {
-      await this.#runIn(started, container, trace, mounts);
-    } catch (error) {
-      // What is under way comes to its end before it is undone.
-      await Promise.allSettled([started.connected]);
-      throw error;
-    }
+    await this.#runIn(started, container, trace, mounts);
   }
 
   async #runIn(
-    { machine, published, connected }: StartedMachine,
+    { machine, recordable, getReady }: StartedMachine,
     container: Container,
     trace: StartTrace,
     mounts: Mounts,
@@ -133,9 +128,10 @@ export class Starting {
     record.machine = machine.record;
     const startedAt = timestamp();
     record.run = { startedAt };
-    // On disk while the guest works: a daemon killed from here on finds the machine again.
-    const saved = published
-      .then(() => container.save())
+    // Written while the guest works, which is told first what it is to do: a daemon killed from here on finds the
+    // machine again.
+    const saved = Promise.all([recordable, nextTurn()])
+      .then(() => container.saveForNow())
       .then(() => faultPoint("start.recorded"));
     saved.catch(() => undefined);
     this.#watch(container, machine);
@@ -153,7 +149,8 @@ export class Starting {
         ),
       ),
     );
-    const spawn = connected.then(() => {
+    const ready = getReady();
+    const spawn = ready.then(() => {
       const started = machine.agent.request("spawn", initSpawn(record));
       container.stdio.connectInput(
         record.config.OpenStdin ? machine.agent.input(INIT_PROCESS) : undefined,
@@ -162,11 +159,17 @@ export class Starting {
     });
     // Heard of by way of the setup when that fails first.
     spawn.catch(() => undefined);
-    const spawned = Promise.all([setup, connected]).then(() =>
+    const spawned = Promise.all([setup, ready]).then(() =>
       answerWithin(spawn, "spawn", ANSWER_LIMIT),
     );
     const requests = Promise.all([setup, trace.after(setup, "exec", spawned)]);
-    await Promise.all([requests, trace.span("record", saved)]);
+    try {
+      await Promise.all([requests, trace.span("record", saved)]);
+    } catch (error) {
+      // What is under way comes to its end before it is undone.
+      await Promise.allSettled([ready]);
+      throw error;
+    }
     faultPoint("start.spawned");
     record.state.startedAt = startedAt;
     this.#running(container);

@@ -29,7 +29,7 @@ export class Blank implements BlankMachine {
   async start(spec: MachineSpec): Promise<Machine> {
     try {
       checkSlots(spec);
-      await checkFiles(spec);
+      checkFiles(spec);
     } catch (error) {
       this.discard();
       throw error;

@@ -29,9 +29,9 @@ export async function isGone({ image }: Furnishing): Promise<boolean> {
 
 /**
  * The blank disk becomes the container's.
- * @throws {SystemError} the machine is furnished for another container
+ * @throws {SystemError} at once: the machine is furnished for another container
  */
-export async function giveFurnished(
+export function giveFurnished(
   { furnishing, blank }: Furnished,
   { disks }: MachineSpec,
 ): Promise<void> {
@@ -45,5 +45,5 @@ export async function giveFurnished(
   ) {
     throw new SystemError("the machine is furnished for another container");
   }
-  await rename(blank, own.path);
+  return rename(blank, own.path);
 }

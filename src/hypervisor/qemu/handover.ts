@@ -1,5 +1,6 @@
 /** Gives a machine whose slots are empty what it is to be: its disks, its ports, its place. */
-import { rename, stat, writeFile } from "node:fs/promises";
+import { renameSync, rmSync, statSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { InvalidParameter, Unavailable } from "../../errors.js";
 import type { Disk, Forward, MachineSpec } from "../index.js";
@@ -40,44 +41,57 @@ export async function handOver(
   machine: QemuMachine,
   spec: MachineSpec,
 ): Promise<void> {
-  if (machine.directory !== spec.directory) {
-    await rename(machine.directory, spec.directory);
-  }
+  moveFolder(machine.directory, spec.directory);
   machine.become(spec.id, spec.directory);
   const { qmp, furnished } = machine;
   machine.furnished = undefined;
+  if (furnished) {
+    machine.settled = giveFurnished(furnished, spec);
+    machine.settled.catch(() => undefined);
+  }
+  const disks = furnished ? [] : spec.disks;
   await Promise.all([
-    ...(furnished
-      ? [giveFurnished(furnished, spec)]
-      : spec.disks.map((disk, slot) =>
-          insertDisk(qmp, disk, slot, spec.directory),
-        )),
+    ...disks.map((disk, slot) => insertDisk(qmp, disk, slot, spec.directory)),
     ...spec.forwards.map((rule) => forward(qmp, rule)),
   ]);
 }
 
-/** @throws {InvalidParameter} a disk's file is not there, or shorter than it should be */
-export async function checkFiles({ disks }: MachineSpec): Promise<void> {
-  const parts = disks.flatMap((disk, slot) =>
-    disk.parts.map((part) => ({ ...part, slot })),
-  );
-  await Promise.all(
-    parts.map(async ({ path, bytes, slot }) => {
-      const size = await stat(path).then(
-        (stats) => stats.size,
-        (error: NodeJS.ErrnoException) => {
-          throw new InvalidParameter(
-            `disk ${slot} of a machine cannot be used: ${error.message}`,
-          );
-        },
-      );
+/** At once: folders of machines are where runtime files are, in memory as a rule. */
+function moveFolder(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch {
+    // An earlier machine left something.
+    rmSync(to, { recursive: true, force: true });
+    renameSync(from, to);
+  }
+}
+
+/**
+ * At once: the kernel has it at hand of files that were made or used a moment ago.
+ * @throws {InvalidParameter} a disk's file is not there, or shorter than it should be
+ */
+export function checkFiles({ disks }: MachineSpec): void {
+  disks.forEach(({ parts }, slot) => {
+    for (const { path, bytes } of parts) {
+      const size = sizeOf(path, slot);
       if (size < bytes) {
         throw new InvalidParameter(
           `disk ${slot} of a machine cannot be used: ${path} has ${size} bytes instead of ${bytes}`,
         );
       }
-    }),
-  );
+    }
+  });
+}
+
+function sizeOf(path: string, slot: number): number {
+  try {
+    return statSync(path).size;
+  } catch (error) {
+    throw new InvalidParameter(
+      `disk ${slot} of a machine cannot be used: ${(error as Error).message}`,
+    );
+  }
 }
 
 /** @param id of the block nodes: another one than those that may be in the slot */
