@@ -11,18 +11,29 @@ import type { SendFiles } from "./jail.js";
 const MAX_LINE = 1024 * 1024;
 const DEFAULT_TIMEOUT_MS = 5000;
 
-const messageShape = z.union([
-  z.object({ QMP: z.object({ version: z.unknown() }) }),
-  z.object({
-    event: z.string(),
-    data: z.record(z.string(), z.unknown()).optional(),
-  }),
-  z.object({
-    id: z.int().optional(),
-    error: z.object({ class: z.string(), desc: z.string() }),
-  }),
-  z.object({ id: z.int(), return: z.unknown() }),
-]);
+const greetingShape = z.object({ QMP: z.object({ version: z.unknown() }) });
+const eventShape = z.object({
+  event: z.string(),
+  data: z.record(z.string(), z.unknown()).optional(),
+});
+const errorShape = z.object({
+  id: z.int().optional(),
+  error: z.object({ class: z.string(), desc: z.string() }),
+});
+const answerShape = z.object({ id: z.int(), return: z.unknown() });
+
+/**
+ * By what tells its kind: to try one shape after the other would cost most where most comes, and starts wait for
+ * answers.
+ * @throws it is none
+ */
+function parseMessage(line: string) {
+  const message = z.looseObject({}).parse(JSON.parse(line));
+  if ("return" in message) return answerShape.parse(message);
+  if ("event" in message) return eventShape.parse(message);
+  if ("error" in message) return errorShape.parse(message);
+  return greetingShape.parse(message);
+}
 
 /** An event of QEMU, e.g. SHUTDOWN (qapi/run-state.json). */
 export interface QmpEvent {
@@ -184,9 +195,9 @@ export class QmpClient {
 
   #receive(line: string): void {
     if (this.#failure || line === "") return;
-    let message: z.infer<typeof messageShape>;
+    let message: ReturnType<typeof parseMessage>;
     try {
-      message = messageShape.parse(JSON.parse(line));
+      message = parseMessage(line);
     } catch {
       this.#end("QEMU sent something that is not QMP");
       return;
