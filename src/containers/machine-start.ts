@@ -25,13 +25,18 @@ export interface MachineStartOptions {
 
 export interface StartedMachine {
   machine: Machine;
-  /** The record tells all that is to be found again. */
-  recordable: Promise<void>;
   /**
-   * Gets ready on the host what a process of the container's needs: disks, network and log. To be called once, when
-   * the guest has been told what it is to do: both then work at the same time, and the guest has more to do.
+   * Does the host's part of the start. To be called once, when the guest has been told what it is to do: both then work
+   * at the same time, and the guest has more to do.
    */
-  getReady: () => Promise<void>;
+  doHostsPart: () => HostsPart;
+}
+
+export interface HostsPart {
+  /** The record says what is to be found again: disks and ports. */
+  recordable: Promise<void>;
+  /** What a process of the container's needs is there, too: its network and its log. */
+  ready: Promise<void>;
 }
 
 /**
@@ -94,16 +99,18 @@ async function start(
       ],
       forwards: forwardsOf(record),
     });
-    const { settled } = started;
-    const getReady = () =>
-      allDone([
-        settled,
-        trace.span("network", connect()),
-        trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
-      ]);
-    const recordable = allDone([settled, published]);
-    recordable.catch(() => undefined);
-    return { machine: started, recordable, getReady };
+    const doHostsPart = () => {
+      const settled = started.settle();
+      return {
+        recordable: allDone([settled, published]),
+        ready: allDone([
+          settled,
+          trace.span("network", connect()),
+          trace.span("log", container.log.begin({ stdout: 0, stderr: 0 })),
+        ]),
+      };
+    };
+    return { machine: started, doHostsPart };
   } catch (error) {
     await Promise.allSettled([published]);
     throw error;

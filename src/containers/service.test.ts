@@ -288,7 +288,7 @@ const obstacles: Record<string, (container: Container) => unknown> = {
   "its log": (container) => mkdir(container.log.path),
   "its disk": () => {
     hypervisor.onStart = (machine) => {
-      machine.settled = Promise.reject(new SystemError("no room"));
+      machine.settle = () => Promise.reject(new SystemError("no room"));
     };
   },
 };

@@ -29,7 +29,7 @@ export class TestMachine implements Machine, AgentClient {
   readonly closed: Promise<string>;
   readonly hello: Promise<Hello>;
   readonly shareSocket = "/nowhere/share.sock";
-  settled: Promise<void> = Promise.resolve();
+  settle: () => Promise<void> = () => Promise.resolve();
   readonly spans = [];
   readonly startKind = "cold";
   readonly fallback = undefined;

@@ -82,7 +82,7 @@ export interface BlankMachine {
    */
   readonly taps: readonly string[];
   /**
-   * Gives the machine its disks. Resolves when the guest's agent answers; see `Machine.settled`, too.
+   * Gives the machine its disks. Resolves when the guest's agent answers; see `Machine.settle`, too.
    * @throws {Unavailable} the hypervisor cannot be started, with its own words
    * @throws {InvalidParameter} a disk is not as the spec says
    */
@@ -184,10 +184,10 @@ export interface Machine {
   readonly record: MachineRecord;
   readonly agent: AgentClient;
   /**
-   * Resolves when its disks are where its spec says, which is to be waited for before anything is recorded of it. The
-   * guest can be told meanwhile what it is to do.
+   * Puts its disks where its spec says. To be called once by who wished for a furnished machine, before it is recorded
+   * and when the guest has been told what it is to do, which can go without.
    */
-  readonly settled: Promise<void>;
+  settle(): Promise<void>;
   /** Calls back with what holds the machine up for the time being, such as a full disk of the host. */
   onTrouble(listener: (trouble: string) => void): void;
   /** Resolves when the machine's process is gone, with why. */

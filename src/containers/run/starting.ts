@@ -1,5 +1,4 @@
 /** The start of a run: a machine, the container's process in it, and the booking of both. */
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { INIT_PROCESS } from "../../../protocol/index.js";
 import { Conflict, NotModified, SystemError } from "../../errors.js";
 import { faultPoint } from "../../fault.js";
@@ -115,7 +114,7 @@ export class Starting {
   }
 
   async #runIn(
-    { machine, recordable, getReady }: StartedMachine,
+    { machine, doHostsPart }: StartedMachine,
     container: Container,
     trace: StartTrace,
     mounts: Mounts,
@@ -128,12 +127,6 @@ export class Starting {
     record.machine = machine.record;
     const startedAt = timestamp();
     record.run = { startedAt };
-    // Written while the guest works, which is told first what it is to do: a daemon killed from here on finds the
-    // machine again.
-    const saved = Promise.all([recordable, nextTurn()])
-      .then(() => container.saveForNow())
-      .then(() => faultPoint("start.recorded"));
-    saved.catch(() => undefined);
     this.#watch(container, machine);
     container.stdio.connectOutput(machine.agent, INIT_PROCESS);
     const directory = machineDirectory(this.#context.execRoot, container);
@@ -149,7 +142,12 @@ export class Starting {
         ),
       ),
     );
-    const ready = getReady();
+    const { recordable, ready } = doHostsPart();
+    // A daemon killed from here on finds the machine again.
+    const saved = recordable
+      .then(() => container.saveForNow())
+      .then(() => faultPoint("start.recorded"));
+    saved.catch(() => undefined);
     const spawn = ready.then(() => {
       const started = machine.agent.request("spawn", initSpawn(record));
       container.stdio.connectInput(

@@ -28,13 +28,14 @@ export async function isGone({ image }: Furnishing): Promise<boolean> {
 }
 
 /**
- * The blank disk becomes the container's.
- * @throws {SystemError} at once: the machine is furnished for another container
+ * Checks that the machine is furnished for the container.
+ * @returns makes the blank disk the container's
+ * @throws {SystemError} it is furnished for another container
  */
-export function giveFurnished(
+export function giver(
   { furnishing, blank }: Furnished,
   { disks }: MachineSpec,
-): Promise<void> {
+): () => Promise<void> {
   const [image, writable] = disks;
   const own = writable?.parts[0];
   if (
@@ -45,5 +46,5 @@ export function giveFurnished(
   ) {
     throw new SystemError("the machine is furnished for another container");
   }
-  return rename(blank, own.path);
+  return () => rename(blank, own.path);
 }

@@ -7,7 +7,7 @@ import type { Disk, Forward, MachineSpec } from "../index.js";
 import { DISK_SLOTS } from "../slots.js";
 import { diskDevice, emptyNode } from "./command-line.js";
 import { handFile } from "./descriptors.js";
-import { giveFurnished } from "./furnishing.js";
+import { giver } from "./furnishing.js";
 import type { QemuMachine } from "./machine.js";
 import type { QmpClient } from "./qmp.js";
 import { vmdkDescriptor } from "./vmdk.js";
@@ -45,10 +45,7 @@ export async function handOver(
   machine.become(spec.id, spec.directory);
   const { qmp, furnished } = machine;
   machine.furnished = undefined;
-  if (furnished) {
-    machine.settled = giveFurnished(furnished, spec);
-    machine.settled.catch(() => undefined);
-  }
+  if (furnished) machine.settle = giver(furnished, spec);
   const disks = furnished ? [] : spec.disks;
   await Promise.all([
     ...disks.map((disk, slot) => insertDisk(qmp, disk, slot, spec.directory)),

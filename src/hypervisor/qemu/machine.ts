@@ -45,7 +45,7 @@ export class QemuMachine implements Machine {
   fallback: string | undefined;
   /** Of a machine of the pool, until it is handed over. */
   furnished: Furnished | undefined;
-  settled: Promise<void> = Promise.resolve();
+  settle: () => Promise<void> = () => Promise.resolve();
   readonly qmp: QmpClient;
   readonly #process: QemuProcess;
   #directory: string;
