@@ -314,7 +314,7 @@ export class Agent implements Receiver {
     try {
       await process.start((pid) => {
         this.byPid.set(pid, process);
-        if (first) this.init = { pid, pidfd: sys.pidfd(pid) };
+        if (first) this.init = { pid, pidfd: made?.pidfd ?? sys.pidfd(pid) };
       });
     } catch (error) {
       this.processes.delete(id);

@@ -182,12 +182,12 @@ function become(
   spawn: Spawn,
   stdio: Readonly<ChildPlan["stdio"]>,
   isFirst: boolean,
-  { userFiles, bounds, ...ahead }: Ahead,
+  ahead: Ahead,
 ): void {
   const user =
     spawn.user === undefined && spawn.groups === undefined && ahead.user
       ? ahead.user
-      : resolveUser(spawn.user ?? "", spawn.groups ?? [], userFiles);
+      : resolveUser(spawn.user ?? "", spawn.groups ?? [], ahead.userFiles);
   if (user.uid !== 0) giveStdio(stdio, user.uid);
   for (const { name, soft, hard } of spawn.rlimits ?? [])
     step(`set rlimit ${name}`, () =>
@@ -200,7 +200,7 @@ function become(
   const capabilities = spawn.capabilities
     ? capabilitySet(spawn.capabilities)
     : DEFAULT_CAPABILITIES;
-  dropPrivileges(user, capabilities, bounds);
+  dropPrivileges(user, capabilities, ahead.bounds);
   if (late) step(chdirError(cwd), () => sys.chdir(cwd));
   if (spawn.noNewPrivileges) sys.prctl(PR_SET_NO_NEW_PRIVS, 1, 0);
   const name = spawn.args[0] ?? "";

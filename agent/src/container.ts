@@ -87,7 +87,7 @@ export function furnishContainer(
 /** Does everything of `setup`, in the order that safety asks for: clock and random numbers first. */
 export function setUpContainer(
   setup: Setup,
-  { network, terminals, furnished, ...prepared }: Prepared,
+  { network, cgroup: prepared, terminals, furnished }: Prepared,
 ): {
   container: Container;
   result: SetupResult;
@@ -131,9 +131,7 @@ export function setUpContainer(
     mountFiles(filesOf(setup));
     done("files");
   }
-  const cgroup = setup.privileged
-    ? replaceCgroup(prepared.cgroup)
-    : prepared.cgroup;
+  const cgroup = setup.privileged ? replaceCgroup(prepared) : prepared;
   if (setup.limits) setLimits(setup.limits);
   done("cgroup");
   return {

@@ -18,7 +18,7 @@ import {
 } from "./constants.js";
 import { step } from "./failure.js";
 import { readUntil, writeAll } from "./files.js";
-import { openPipes, type Stdio } from "./stdio.js";
+import { closeAll, closeChilds, openPipes, type Stdio } from "./stdio.js";
 
 export type Names = Pick<Setup, "hostname" | "domainname">;
 
@@ -30,16 +30,18 @@ const END = "\0";
 export class FirstProcess {
   private constructor(
     readonly pid: number,
+    readonly pidfd: number,
+    /** Of which the child's ends are closed. */
     private readonly stdio: Stdio,
-    /** Where it says how its start went, both ends. */
-    readonly report: readonly [number, number],
+    /** Where it says how its start went. */
+    readonly report: number,
     private readonly order: number,
   ) {}
 
   /** Comes back when it waits. */
   static make(furnish: Furnish, cgroup: number): FirstProcess {
     const stdio = openPipes(true);
-    const report = sys.pipe();
+    const [report, reportWrite] = sys.pipe();
     const [order, orderWrite] = sys.pipe();
     const [ready, readyWrite] = sys.pipe();
     const flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC;
@@ -50,15 +52,17 @@ export class FirstProcess {
         order,
         ready: readyWrite,
         stdio: stdio.child,
-        report: report[1],
+        report: reportWrite,
       });
     sys.close(order);
     sys.close(readyWrite);
+    closeChilds(stdio, reportWrite);
+    const pidfd = sys.pidfd(pid);
     // Its end says that the process waits, or has ended: then it is reaped before anything is asked of it.
     sys.read(ready, new ArrayBuffer(1), 0, 1);
     sys.close(ready);
     sys.ownMemory();
-    return new FirstProcess(pid, stdio, report, orderWrite);
+    return new FirstProcess(pid, pidfd, stdio, report, orderWrite);
   }
 
   /** Whether it is as that container's process has to be. */
@@ -76,9 +80,11 @@ export class FirstProcess {
 
   /** @param stdin whether it has one */
   takeStdio(stdin: boolean): Stdio {
-    if (stdin) return this.stdio;
-    sys.close(this.stdio.input);
-    return { ...this.stdio, input: -1 };
+    if (!stdin) {
+      sys.close(this.stdio.input);
+      this.stdio.input = -1;
+    }
+    return this.stdio;
   }
 
   /**
@@ -100,10 +106,8 @@ export class FirstProcess {
 
   /** It has ended by itself. */
   close(): void {
-    const { child, input, output, error } = this.stdio;
-    for (const fd of [...child, input, output, error, ...this.report])
-      sys.close(fd);
-    sys.close(this.order);
+    const { input, output, error } = this.stdio;
+    closeAll([this.pidfd, input, output, error, this.report, this.order]);
   }
 }
 

@@ -24,6 +24,8 @@ export class EventLoop {
   private readonly handlers = new Map<number, Handler>();
   private readonly events = new Uint32Array(MAX_EVENTS * 2);
   private timers: Timer[] = [];
+  /** To be run in the next round. */
+  private next: (() => void)[] = [];
   /** No timer is due before. */
   private nextTimer = Infinity;
   private readonly tasks: (() => void)[] = [];
@@ -58,6 +60,11 @@ export class EventLoop {
     };
   }
 
+  /** Runs once in the next round, after its handlers. */
+  soon(run: () => void): void {
+    this.next.push(run);
+  }
+
   /** Runs in each round, after the handlers and before promise callbacks. */
   eachRound(task: () => void): void {
     this.tasks.push(task);
@@ -76,7 +83,8 @@ export class EventLoop {
       this.guard(() => sys.runJobs());
       let count = 0;
       try {
-        const wait = busy() ? 0 : this.untilNextTimer();
+        const now = this.next.length > 0 || busy();
+        const wait = now ? 0 : this.untilNextTimer();
         count = sys.epollWait(this.epoll, this.events.buffer, wait);
       } catch (error) {
         this.onError(error);
@@ -87,7 +95,14 @@ export class EventLoop {
         if (handler) this.guard(() => handler(events));
       }
       this.runTimers();
+      if (this.next.length > 0) this.runNext();
     }
+  }
+
+  private runNext(): void {
+    const { next } = this;
+    this.next = [];
+    for (const run of next) this.guard(run);
   }
 
   private guard(run: () => void): void {

@@ -22,7 +22,7 @@ import { Failure, step } from "./failure.js";
 import { enlarge } from "./files.js";
 import type { FirstProcess } from "./first-process.js";
 import type { EventLoop } from "./loop.js";
-import { openPipes, type Stdio } from "./stdio.js";
+import { closeAll, closeChilds, openPipes, type Stdio } from "./stdio.js";
 import { InputStream, OutputStream } from "./streams.js";
 
 /**
@@ -108,22 +108,20 @@ export abstract class Process {
   async start(onPid: (pid: number) => void): Promise<void> {
     const { context, program } = this;
     const { made } = context;
-    const stdio =
-      made?.takeStdio(program.stdin ?? false) ??
-      openStdio(program, context.container);
-    const [reportRead, reportWrite] = made?.report ?? sys.pipe();
-    const agentsEnds = [stdio.input, stdio.output, stdio.error];
-    // Of a terminal they are one.
-    const childsEnds = program.tty ? [stdio.child[0]] : [...stdio.child];
-    childsEnds.push(reportWrite);
+    const stdio = made
+      ? made.takeStdio(program.stdin ?? false)
+      : openStdio(program, context.container);
+    const [reportRead, reportWrite] = made ? [made.report, -1] : sys.pipe();
     let pid: number;
     try {
       pid = made ? this.order(made) : this.fork(stdio.child, reportWrite);
     } catch (error) {
-      closeAll([...agentsEnds, ...childsEnds, reportRead, stdio.terminal]);
+      closeAll([stdio.input, stdio.output, stdio.error, stdio.terminal]);
+      closeAll([reportRead]);
       throw error;
+    } finally {
+      if (!made) closeChilds(stdio, reportWrite);
     }
-    closeAll(childsEnds);
     onPid(pid);
     this.stdin = new InputStream(
       streamOf(this.id, StreamChannel.Stdin),
@@ -142,7 +140,7 @@ export abstract class Process {
     this.pid = pid;
     this.terminal = stdio.terminal;
     // A round later, so that the answer to the request comes before the output and the end.
-    context.loop.after(0, () => {
+    context.loop.soon(() => {
       // Given up meanwhile.
       if (this.told) return closeAll([stdio.output, stdio.error]);
       this.openOutputs(stdio);
@@ -311,9 +309,4 @@ export function failureFrom(report: string): Failure {
   } catch {
     return new Failure("system", "the process could not be started");
   }
-}
-
-/** Closes what is open of these. */
-function closeAll(fds: number[]): void {
-  for (const fd of fds) if (fd >= 0) sys.close(fd);
 }

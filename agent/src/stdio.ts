@@ -27,3 +27,14 @@ export function openPipes(stdin: boolean): Stdio {
     terminal: -1,
   };
 }
+
+/** Closes what is the child's. */
+export function closeChilds({ child }: Stdio, report: number): void {
+  // Of a terminal they are one.
+  closeAll(child[0] === child[1] ? [child[0], report] : [...child, report]);
+}
+
+/** Closes what is open of these. */
+export function closeAll(fds: number[]): void {
+  for (const fd of fds) if (fd >= 0) sys.close(fd);
+}
