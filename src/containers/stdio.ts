@@ -167,7 +167,7 @@ export class Stdio {
         this.#activity++;
         this.#pending++;
         queue = queue.then(async () => {
-          const kept = this.#log?.append(stream, chunk);
+          // Who watches is first: the log's way to the disk begins in another thread, which has to be woken.
           const handed = [...this.#clients]
             .filter(({ client }) => client[stream])
             .map(({ client, gone }) =>
@@ -177,6 +177,7 @@ export class Stdio {
                 this.#hurried.promise,
               ]),
             );
+          const kept = this.#log?.append(stream, chunk);
           await Promise.all(handed);
           this.taken[stream] = kept ? await kept : end;
           this.#pending--;
