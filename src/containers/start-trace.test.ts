@@ -60,7 +60,7 @@ test("the guest's names of its steps can neither be many nor speak to a terminal
       1,
     ]),
   );
-  await trace.setup(Promise.resolve({ timings }));
+  await trace.setup(() => Promise.resolve({ timings }));
   const steps = trace.report().spans.filter(({ name }) => name !== "setup");
   assert.equal(steps.length, 40);
   assert.match(steps[0]?.name ?? "", /^setup: \?\?2Jx{36}$/);

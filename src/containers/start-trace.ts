@@ -91,10 +91,14 @@ export class StartTrace {
     return machine;
   }
 
-  /** Times the agent's setup, with the steps the agent tells of. */
-  async setup(request: Promise<SetupResult>): Promise<SetupResult> {
+  /**
+   * Times the agent's setup, with the steps the agent tells of.
+   * @param request is called for it: the machine it is sent to may take the CPU before it returns
+   */
+  async setup(request: () => Promise<SetupResult>): Promise<SetupResult> {
     const at = this.#now();
-    const result = await this.span("setup", request);
+    const close = this.open("setup", at);
+    const result = await request().finally(close);
     this.#setup = { timings: result.timings, at };
     return result;
   }

@@ -133,7 +133,7 @@ export class Starting {
     await trace.span("shares", mounts.serve(machine.shareSocket, directory));
     faultPoint("start.greeted");
     const fills = mounts.shares.some(({ populate }) => populate);
-    const setup = trace.setup(
+    const setup = trace.setup(() =>
       mounts.filledBy(
         answerWithin(
           machine.agent.request("setup", setupOf(record, mounts.shares)),
