@@ -26,6 +26,10 @@ interface NobodysMachine {
   taps: string[];
 }
 
+const ZYGOTE = /\/m\/zygote-[0-9a-f]+/;
+/** Commands that have come to their end soon. */
+const PASSING = /^[^\0]*\b(hull-jail|cp|mke2fs|mkfs\.erofs)\0/;
+
 /**
  * All of a daemon is in one folder: data root, exec root, socket, log, process id. Whoever knows the
  * folder can stop it and start it again.
@@ -182,18 +186,22 @@ export class Daemon {
     await this.start();
   }
 
-  /** Processes that name this daemon's folder in their command line: its machines, but for the spares. */
+  /**
+   * Processes that name this daemon's folder in their command line: its machines, but for the spares, and without
+   * what only makes or copies something for them.
+   */
   machines(): number[] {
-    const spares = new Set(this.spares().map(({ pid }) => pid));
-    for (const pid of this.zygotes()) spares.add(pid);
-    return this.processes().filter((pid) => !spares.has(pid));
+    return this.processes().filter((pid) => {
+      const line = commandLine(pid);
+      return (
+        !PASSING.test(line) && !ZYGOTE.test(line) && !this.spareFolder(line)
+      );
+    });
   }
 
   /** What the warm pool's machines are forked from. */
   zygotes(): number[] {
-    return this.processes().filter((pid) =>
-      /\/m\/zygote-[0-9a-f]+/.test(commandLine(pid)),
-    );
+    return this.processes().filter((pid) => ZYGOTE.test(commandLine(pid)));
   }
 
   /** Machines that are nobody's: those of the warm pool, and those that are being started. */
@@ -204,13 +212,18 @@ export class Daemon {
   /** The same, and zygotes. */
   standing(): NobodysMachine[] {
     return this.processes().flatMap((pid) => {
-      const named = /\/m\/((blank|zygote)-[0-9a-f]+)/.exec(commandLine(pid));
-      const folder = named?.[1];
-      // A machine that is given to a container has its folder under another name from then on.
-      if (folder === undefined) return [];
-      if (!existsSync(path.join(this.execRoot, "m", folder))) return [];
-      return [{ pid, folder, taps: tapsOf(pid) }];
+      const folder = this.spareFolder(commandLine(pid));
+      return folder === undefined ? [] : [{ pid, folder, taps: tapsOf(pid) }];
     });
+  }
+
+  private spareFolder(line: string): string | undefined {
+    const folder = /\/m\/((blank|zygote)-[0-9a-f]+)/.exec(line)?.[1];
+    // A machine that is given to a container has its folder under another name from then on.
+    return folder !== undefined &&
+      existsSync(path.join(this.execRoot, "m", folder))
+      ? folder
+      : undefined;
   }
 
   private processes(): number[] {
