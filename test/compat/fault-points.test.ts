@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, afterEach, before, describe, test } from "node:test";
 import { FAULT_POINTS, type FaultPoint } from "../../src/fault.js";
+import { HALF_WRITTEN } from "../../src/state-file.js";
 import { Daemon, runDaemon } from "./harness/daemon.js";
 import { cliOf } from "./harness/docker.js";
 import { SOAK } from "./harness/effort.js";
@@ -273,7 +274,7 @@ describe("a daemon that is killed in the middle of", () => {
     await templateMade();
     await daemon.stop("SIGKILL");
     await daemon.start();
-    clean = leftovers();
+    clean = await nothingHalf();
   });
   afterEach(async () => {
     await daemon.ping().catch(() => daemon.start());
@@ -290,7 +291,7 @@ describe("a daemon that is killed in the middle of", () => {
       tried++;
       for (const command of operation.prepare ?? []) await ok(command);
       if (operation.prepare) await settled();
-      const prepared = leftovers();
+      const prepared = await nothingHalf();
       await daemon.stop("SIGTERM");
 
       await daemon.start(undefined, { HULL_FAULT: point });
@@ -357,6 +358,19 @@ function templateMade(): Promise<void> {
     },
     { timeout: 120_000, what: "the template is made" },
   );
+}
+
+/** What is there once no file is being written: leases are, a moment after they changed. */
+function nothingHalf(): Promise<Record<string, string[]>> {
+  return eventually(() => {
+    const now = leftovers();
+    const { files = [] } = now;
+    assert.deepEqual(
+      files.filter((name) => HALF_WRITTEN.test(name)),
+      [],
+    );
+    return now;
+  });
 }
 
 /** A machine that was asked to end is gone; one that runs has all it needs. */
