@@ -4,10 +4,11 @@ import {
   type Furnish,
   type ShareSetup,
 } from "../../protocol/index.js";
-import type { Disk, Furnishing } from "../hypervisor/index.js";
+import type { Disk, Disks, Furnishing } from "../hypervisor/index.js";
 import type { Container } from "./container.js";
 import { hasTmpfs, initSpawn } from "./machine-spec.js";
 import { ENGINE_FILES } from "./network-files.js";
+import type { ContainerRecord } from "./record.js";
 
 /** What the agent is told. */
 export function furnishOf({ program }: Furnishing): Furnish {
@@ -23,16 +24,29 @@ export function furnishingOf(
   image: Disk,
   shares: readonly ShareSetup[],
 ): Furnishing | undefined {
-  const { hostConfig: host, diskBytes } = container.record;
+  const { hostConfig, diskBytes } = container.record;
   const blank = container.takeBlankDisk();
-  const ordinary =
-    !host.Privileged &&
-    (!host.ShmSize || host.ShmSize === SETUP_DEFAULTS.shmSize) &&
-    shares.length === 0 &&
-    !hasTmpfs(host);
-  return blank && ordinary
+  return blank && shares.length === 0 && isOrdinary(hostConfig)
     ? { image, blankBytes: diskBytes, program: programOf(container) }
     : undefined;
+}
+
+/** The same of a container that is just being made, by which the machine for it can be told. */
+export function likelyDisks(
+  { hostConfig, diskBytes, mounts = [] }: ContainerRecord,
+  image: Disk,
+): Disks | undefined {
+  return mounts.length === 0 && isOrdinary(hostConfig)
+    ? { image, blankBytes: diskBytes }
+    : undefined;
+}
+
+function isOrdinary(host: ContainerRecord["hostConfig"]): boolean {
+  return (
+    !host.Privileged &&
+    (!host.ShmSize || host.ShmSize === SETUP_DEFAULTS.shmSize) &&
+    !hasTmpfs(host)
+  );
 }
 
 function programOf({ record }: Container): Furnishing["program"] {

@@ -11,7 +11,7 @@ import type { ImageSource } from "../images/index.js";
 import type { NetworkService } from "../networks/index.js";
 import { allDone, attachNetworks } from "./attach-networks.js";
 import type { Container } from "./container.js";
-import { furnishingOf } from "./furnishing.js";
+import { furnishingOf, likelyDisks } from "./furnishing.js";
 import { type MachineDefaults, machineSize } from "./machine-spec.js";
 import type { ContainerRecord } from "./record.js";
 import type { StartTrace } from "./start-trace.js";
@@ -54,6 +54,20 @@ export async function startMachine(
   const starting = start(container, directory, shares, options, trace);
   await trace.machine(starting.then(({ machine }) => machine));
   return starting;
+}
+
+/** Most containers are started as soon as they have been made: the machine for this one may awake meanwhile. */
+export async function anticipateStart(
+  record: ContainerRecord,
+  {
+    images,
+    hypervisor,
+    defaults,
+  }: Pick<MachineStartOptions, "images" | "hypervisor" | "defaults">,
+): Promise<void> {
+  const image = await images.disk(record.imageId);
+  const size = machineSize(record, defaults);
+  hypervisor.anticipate(size, likelyDisks(record, image));
 }
 
 async function start(

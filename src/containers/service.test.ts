@@ -176,6 +176,16 @@ test("a container goes from created to running to exited", async () => {
   assert.deepEqual(actions, ["create", "start", "die"]);
 });
 
+test("a container that is made is likely to be started", async () => {
+  const image = { parts: [], readonly: true };
+  const { record } = await create();
+  await create({ HostConfig: { Privileged: true } });
+  assert.deepEqual(hypervisor.anticipated, [
+    { image, blankBytes: record.diskBytes },
+    undefined,
+  ]);
+});
+
 test("what the user gave wins over the image, and environments are joined", async () => {
   const { record } = await create({ Env: ["A=mine", "C=mine"] });
   assert.deepEqual(record.config.Env, ["A=mine", "B=image", "C=mine"]);

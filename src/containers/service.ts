@@ -22,6 +22,7 @@ import { ContainerIndex } from "./index-of-containers.js";
 import { Lifecycle } from "./lifecycle.js";
 import { listContainers } from "./list.js";
 import type { MachineDefaults } from "./machine-spec.js";
+import { anticipateStart } from "./machine-start.js";
 import { checkName, newId, randomName } from "./names.js";
 import {
   removeAnonymousVolumes,
@@ -178,6 +179,8 @@ export class ContainerService implements ImageUsage, VolumeUsage {
         mountsOf: (reference) => this.get(reference).record.mounts ?? [],
       });
       record.mounts = mounts.mounts;
+      // What is wrong is told at its start.
+      anticipateStart(record, this.#options).catch(() => undefined);
       await this.#store.create(id);
       faultPoint("create.folder");
       const synced = this.#store.sync();

@@ -12,12 +12,14 @@ import type { AgentFailure } from "../hypervisor/index.js";
 import {
   type AgentClient,
   type BlankMachine,
+  type Disks,
   type Hypervisor,
   type HypervisorInfo,
   type InputStream,
   type Machine,
   type MachineExit,
   type MachineRecord,
+  type MachineSize,
   type MachineSpec,
   type OutputSink,
 } from "../hypervisor/index.js";
@@ -202,6 +204,7 @@ export class TestHypervisor implements Hypervisor {
   readonly warmMachines = 0;
   readonly zygotes = 0;
   readonly machines: TestMachine[] = [];
+  readonly anticipated: (Disks | undefined)[] = [];
   /** Told of each machine before it boots. */
   onStart: (machine: TestMachine) => void = () => undefined;
 
@@ -220,6 +223,10 @@ export class TestHypervisor implements Hypervisor {
       },
       discard: () => undefined,
     });
+  }
+
+  anticipate(_size: MachineSize, wish?: Disks): void {
+    this.anticipated.push(wish);
   }
 
   prepareSaved(): Promise<BlankMachine> {

@@ -24,6 +24,11 @@ export interface Hypervisor {
    */
   prepare(size: MachineSize, furnishing?: Furnishing): Promise<BlankMachine>;
   /**
+   * `prepare` is likely to be called like that in a moment: the machine that it would take out of the warm pool goes on
+   * already, and its guest's code is where the processor finds it soon. It stands still again when nobody comes.
+   */
+  anticipate(size: MachineSize, wish?: Disks): void;
+  /**
    * Brings a saved machine back, with NICs of the same kinds and without its disks. It stands still until
    * `start` has given it these, as they were when it was saved. Its agent is the one of then, so that its
    * clock is late and its random numbers may have been used before: the operation `wake` is for that.
@@ -116,11 +121,15 @@ export interface Rehearsal {
   load(agent: AgentClient, furnishing: Furnishing): Promise<void>;
 }
 
-/** What can be known of a container's machine before the container is. */
-export interface Furnishing {
+/** The disks of an ordinary container. */
+export interface Disks {
   image: Disk;
   /** Size of its writable disk, in bytes. */
   blankBytes: number;
+}
+
+/** What can be known of a container's machine before the container is. */
+export interface Furnishing extends Disks {
   /** What its program is called, and PATH; it is read ahead, and may be another in the end. */
   program: { name: string; path: string };
 }

@@ -9,6 +9,7 @@ import {
 } from "node:fs";
 import path from "node:path";
 import { after, before, describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { api } from "./harness/api.js";
 import { Daemon, traceOf } from "./harness/daemon.js";
 import { cliOf, uniqueName } from "./harness/docker.js";
@@ -61,6 +62,28 @@ describe("the warm pool", { timeout: 240_000 }, () => {
     const now = daemon.spares().map(({ pid }) => pid);
     assert.equal(now.length, SIZE);
     assert.equal(now.filter((pid) => before.includes(pid)).length, SIZE - 1);
+  });
+
+  test("it is awake when a container is made, and stands still again when that is not started", async () => {
+    await full();
+    const spent = () =>
+      daemon.spares().map(({ pid }) => [pid, cpuOf(pid)] as const);
+    await sleep(500);
+    const before = new Map(spent());
+    const name = uniqueName("warm");
+    await ok(["create", "--name", name, IMAGE, "true"]);
+    await sleep(1500);
+    const woke = spent().filter(
+      ([pid, ms]) => ms - (before.get(pid) ?? ms) > 1,
+    );
+    assert.equal(woke.length, 1);
+    const [pid, ms] = woke[0] ?? assert.fail();
+    await sleep(1500);
+    assert.ok(cpuOf(pid) - ms < 1, `${cpuOf(pid) - ms} ms`);
+    await ok(["start", "-a", name]);
+    assert.equal(traceOf(daemon, name).kind, "warm");
+    assert.ok(!daemon.spares().some((spare) => spare.pid === pid));
+    await ok(["rm", name]);
   });
 
   test("nothing of what it did before is to be seen", async () => {
@@ -461,4 +484,17 @@ function privateMB(pid: number): number {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
   const lines = [...text.matchAll(/^Private_\w+: +(\d+) kB$/gm)];
   return lines.reduce((sum, [, kib]) => sum + Number(kib), 0) / 1000;
+}
+
+/** CPU time that all of a process's threads have had, in ms. */
+function cpuOf(pid: number): number {
+  const folder = `/proc/${pid}/task`;
+  const spent = readdirSync(folder).map((thread) =>
+    Number(
+      readFileSync(path.join(folder, thread, "schedstat"), "utf8").split(
+        " ",
+      )[0],
+    ),
+  );
+  return spent.reduce((sum, ns) => sum + ns, 0) / 1e6;
 }

@@ -61,7 +61,7 @@ export async function goOn(
 ): Promise<QemuMachine> {
   const began = performance.now();
   try {
-    await machine.resume();
+    await machine.goOn();
   } catch (error) {
     await machine.kill();
     const reason = (error as Error).message;

@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import type {
   BlankMachine,
+  Disks,
   Furnishing,
   Hypervisor,
   HypervisorInfo,
@@ -107,6 +108,15 @@ export class QemuHypervisor implements Hypervisor {
       if (startKind === "cold") this.#standby.makeLater(on, shape);
     }, discardTaps);
     return new Blank(tapsOf(nics), machine);
+  }
+
+  anticipate(size: MachineSize, wish?: Disks): void {
+    if (size.kernel !== undefined) return;
+    this.#kind(size).then(
+      ({ on, shape }) => this.#standby.rouse(on, shape, wish),
+      // Told to who calls `prepare`.
+      () => undefined,
+    );
   }
 
   async prepareSaved(saved: SavedMachine): Promise<BlankMachine> {

@@ -1,7 +1,7 @@
 /** Machines of the warm pool that have what the next container is likely to need; see furnish.ts. */
 import { rename, stat } from "node:fs/promises";
 import { SystemError } from "../../errors.js";
-import type { Furnishing, MachineSpec } from "../index.js";
+import type { Disks, Furnishing, MachineSpec } from "../index.js";
 
 /** What a machine has been given ahead. */
 export interface Furnished {
@@ -9,8 +9,6 @@ export interface Furnished {
   /** Path of the blank disk; it becomes the container's. */
   blank: string;
 }
-
-type Disks = Pick<Furnishing, "image" | "blankBytes">;
 
 /** Whether a machine furnished by one serves who wishes for the other, whatever its program is. */
 export function isSame(a: Disks, b: Disks): boolean {

@@ -23,6 +23,8 @@ import { saveMachine } from "./save.js";
 const RETRY_MS = 1000;
 /** The same trouble is told again after so many ms. */
 const TELL_AGAIN_MS = 60_000;
+/** How long a machine that was roused waits for a container, in ms: a client starts what it has just made. */
+const MOMENT_MS = 1000;
 
 const statusShape = z.object({ status: z.string() });
 
@@ -58,6 +60,8 @@ export class QemuMachine implements Machine {
   #stalled = false;
   #gone = false;
   #ending: Promise<void> | undefined;
+  #roused: Promise<void> | undefined;
+  #moment: NodeJS.Timeout | undefined;
 
   constructor(parts: MachineParts) {
     this.record = parts.record;
@@ -98,6 +102,26 @@ export class QemuMachine implements Machine {
 
   async resume(): Promise<void> {
     await this.qmp.execute("cont");
+  }
+
+  /** A machine that stands still goes on, and has its agent answer once; it stands still again after a moment. */
+  rouse(): void {
+    if (this.#roused) return;
+    this.#roused = this.resume();
+    this.#roused
+      .then(() => this.agent.request("hello", {}))
+      // Told to who has it go on for good.
+      .catch(() => undefined);
+    this.#moment = setTimeout(() => {
+      this.#roused = undefined;
+      void this.pause().catch(() => undefined);
+    }, MOMENT_MS).unref();
+  }
+
+  /** A machine that stood still, but for a moment perhaps, goes on. */
+  async goOn(): Promise<void> {
+    clearTimeout(this.#moment);
+    await (this.#roused ?? this.resume());
   }
 
   save(file: string): Promise<MachineRecord> {

@@ -2,7 +2,7 @@
  * What stands ready for the machines that are expected: the template of their shape, the warm pool, and the zygotes
  * that they are forked from.
  */
-import type { Furnishing, MachineSize, Rehearsal } from "../index.js";
+import type { Disks, Furnishing, MachineSize, Rehearsal } from "../index.js";
 import { bringUp, type BringUpOptions, restore } from "./bring-up.js";
 import type { NicBackend } from "./command-line.js";
 import { furnish, load } from "./furnish.js";
@@ -100,11 +100,21 @@ export class Standby {
     shape: MachineShape,
     furnishing: Furnishing | undefined,
   ): Pooled<QemuMachine> | undefined {
-    if (!this.#expected) return undefined;
-    const expected = shapeOf(this.#expected, shape.nics);
-    return shapeName(shape) === shapeName(expected)
+    return this.#isExpected(shape)
       ? this.#pool.take(poolKey(on, shape), furnishing)
       : undefined;
+  }
+
+  /** The machine that `take` would give goes on for a moment. */
+  rouse(on: TemplatePlatform, shape: MachineShape, wish?: Disks): void {
+    if (!this.#isExpected(shape)) return;
+    this.#pool.choose(poolKey(on, shape), wish)?.machine.rouse();
+  }
+
+  #isExpected(shape: MachineShape): boolean {
+    if (!this.#expected) return false;
+    const expected = shapeOf(this.#expected, shape.nics);
+    return shapeName(shape) === shapeName(expected);
   }
 
   /** Where the pool is empty, or there is none for such machines. */

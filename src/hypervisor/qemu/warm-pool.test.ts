@@ -113,6 +113,19 @@ test("one machine is furnished as was wished last, and given to who wishes for t
   assert.deepEqual(taken?.furnishing, ONE);
 });
 
+test("which one it would give can be told before", async (t) => {
+  const { pool } = setUp(t);
+  assert.equal(pool.choose("a", ONE), undefined);
+  pool.take("a", ONE);
+  await until(() => pool.length === 2);
+  assert.equal(pool.choose("b"), undefined);
+  const [special, any] = [pool.choose("a", ONE), pool.choose("a")];
+  assert.notEqual(special, any);
+  assert.equal(pool.take("a", ONE), special);
+  assert.equal(pool.choose("a", ONE), any);
+  assert.equal(pool.take("a"), any);
+});
+
 test("when another image is used its machine is furnished anew", async (t) => {
   const { pool, made } = setUp(t);
   pool.take("a", ONE);

@@ -6,7 +6,7 @@
  * One of several is furnished for another container of the image that was used last; the others are for any.
  */
 import type { Logger } from "pino";
-import type { Furnishing, MachineExit } from "../index.js";
+import type { Disks, Furnishing, MachineExit } from "../index.js";
 import type { NicBackend } from "./command-line.js";
 import { isGone, isSame } from "./furnishing.js";
 
@@ -93,16 +93,21 @@ export class WarmPool<M extends Poolable> {
     return this.#ready.length;
   }
 
-  /**
-   * The machine that is furnished as is wished, or else the one for any container that has waited longest; the
-   * caller's from now on. Another takes its place later.
-   */
+  /** The machine that is furnished as is wished, or else the one for any container that has waited longest. */
+  choose(key: string, wish?: Disks): Pooled<M> | undefined {
+    const fitting = this.#ready.filter((one) => one.key === key);
+    return (
+      fitting.find(
+        ({ furnishing }) => wish && furnishing && isSame(furnishing, wish),
+      ) ?? fitting.find(({ furnishing }) => !furnishing)
+    );
+  }
+
+  /** What `choose` says; the caller's from now on. Another takes its place later. */
   take(key: string, wish?: Furnishing): Pooled<M> | undefined {
     this.#dropOthers(({ key: own }) => own !== key);
     this.#wish = wish ?? this.#wish;
-    const furnished = wish && this.#furnishedBy(wish);
-    const taken =
-      furnished ?? this.#ready.find(({ furnishing }) => !furnishing);
+    const taken = this.choose(key, wish);
     if (taken) this.#ready.splice(this.#ready.indexOf(taken), 1);
     this.fillWhenQuiet();
     return taken;
