@@ -34,8 +34,7 @@ const HEADERS = [
   `/usr/include/${triplet()}`,
 ];
 const DEFINES = ['-DCONFIG_VERSION="2021-03-27"', "-D_GNU_SOURCE"];
-const SIZE = [
-  "-Os",
+const COMMON = [
   // Inline, -Os copies and clears byte by byte, which is slow where instructions are emulated.
   "-mstringop-strategy=libcall",
   "-ffunction-sections",
@@ -46,7 +45,8 @@ const SIZE = [
  * What an interpreter does most are its smallest functions, which -Os does not inline. Where instructions are
  * emulated a call and a return cost more than what is between: a start has a quarter fewer blocks to go through.
  */
-const SPEED = [...SIZE, "-O2"];
+const SPEED = ["-O2", ...COMMON];
+const SIZE = ["-Os", ...COMMON];
 
 function triplet() {
   return { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" }[process.arch];

@@ -1,48 +1,22 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SETUP_DEFAULTS, SPAWN_DEFAULTS } from "../../protocol/index.js";
-import { initialState } from "./container.js";
 import type { HostConfig } from "./create-request.js";
 import { execSpawn, initSpawn, setupOf } from "./machine-spec.js";
-import { type ContainerRecord, NEVER, RECORD_VERSION } from "./record.js";
+import { plainRecord } from "./plain-record.js";
+import type { ContainerRecord } from "./record.js";
 
 function record(
   hostConfig: HostConfig = {},
   config: Partial<ContainerRecord["config"]> = {},
 ): ContainerRecord {
+  const plain = plainRecord("box", ["sh"]);
   return {
-    version: RECORD_VERSION,
+    ...plain,
     id: "0123456789abcdef".repeat(4),
     name: "box",
-    created: NEVER,
-    imageId: "",
-    config: {
-      Hostname: "box",
-      Domainname: "",
-      User: "",
-      AttachStdin: false,
-      AttachStdout: false,
-      AttachStderr: false,
-      Tty: false,
-      OpenStdin: false,
-      StdinOnce: false,
-      Env: [],
-      Cmd: null,
-      Image: "",
-      Volumes: null,
-      WorkingDir: "",
-      Entrypoint: null,
-      OnBuild: null,
-      Labels: {},
-      ...config,
-    },
+    config: { ...plain.config, ...config },
     hostConfig,
-    networks: [],
-    argv: ["sh"],
-    state: initialState(),
-    restartCount: 0,
-    endpoints: [],
-    diskBytes: 0,
   };
 }
 

@@ -10,10 +10,10 @@ import type {
   Furnishing,
   Rehearsal,
 } from "../hypervisor/index.js";
-import { initialState } from "./container.js";
 import { furnishOf } from "./furnishing.js";
 import { initSpawn, setupOf } from "./machine-spec.js";
-import { type ContainerRecord, NEVER, RECORD_VERSION } from "./record.js";
+import { plainRecord } from "./plain-record.js";
+import type { ContainerRecord } from "./record.js";
 import type { WritableDisks } from "./writable-disk.js";
 
 export interface StartRehearsalOptions {
@@ -94,35 +94,7 @@ export class StartRehearsal implements Rehearsal {
 
 /** Nobody's container. The NIC it configures is on no network. */
 const RECORD: ContainerRecord = {
-  version: RECORD_VERSION,
-  id: "",
-  name: "",
-  created: NEVER,
-  imageId: "",
-  config: {
-    Hostname: "rehearsal",
-    Domainname: "",
-    User: "",
-    AttachStdin: false,
-    AttachStdout: false,
-    AttachStderr: false,
-    Tty: false,
-    OpenStdin: false,
-    StdinOnce: false,
-    Env: [],
-    Cmd: null,
-    Image: "",
-    Volumes: null,
-    WorkingDir: "",
-    Entrypoint: null,
-    OnBuild: null,
-    Labels: {},
-  },
-  hostConfig: {},
-  networks: [],
-  argv: ["/bin/rehearse"],
-  state: initialState(),
-  restartCount: 0,
+  ...plainRecord("rehearsal", ["/bin/rehearse"]),
   endpoints: [
     {
       network: "",
@@ -145,5 +117,4 @@ const RECORD: ContainerRecord = {
       dnsOptions: [],
     },
   ],
-  diskBytes: 0,
 };

@@ -97,9 +97,8 @@ export class WarmPool<M extends Poolable> {
   choose(key: string, wish?: Disks): Pooled<M> | undefined {
     const fitting = this.#ready.filter((one) => one.key === key);
     return (
-      fitting.find(
-        ({ furnishing }) => wish && furnishing && isSame(furnishing, wish),
-      ) ?? fitting.find(({ furnishing }) => !furnishing)
+      (wish && furnishedBy(wish, fitting)) ??
+      fitting.find(({ furnishing }) => !furnishing)
     );
   }
 
@@ -171,7 +170,7 @@ export class WarmPool<M extends Poolable> {
   async #make(): Promise<Pooled<M> | undefined> {
     const { size, make, log } = this.#options;
     const wish = this.#wish;
-    if (size > 1 && wish && !this.#furnishedBy(wish)) {
+    if (size > 1 && wish && !furnishedBy(wish, this.#ready)) {
       try {
         if (!(await isGone(wish))) return await make(wish);
       } catch (error) {
@@ -181,12 +180,6 @@ export class WarmPool<M extends Poolable> {
       if (this.#wish === wish) this.#wish = undefined;
     }
     return make();
-  }
-
-  #furnishedBy(wish: Furnishing): Pooled<M> | undefined {
-    return this.#ready.find(
-      ({ furnishing }) => furnishing && isSame(furnishing, wish),
-    );
   }
 
   #add(pooled: Pooled<M>): void {
@@ -264,4 +257,13 @@ export class WarmPool<M extends Poolable> {
     await pooled.machine.kill();
     this.#options.discarded(pooled);
   }
+}
+
+function furnishedBy<M extends Poolable>(
+  wish: Disks,
+  pooled: readonly Pooled<M>[],
+): Pooled<M> | undefined {
+  return pooled.find(
+    ({ furnishing }) => furnishing && isSame(furnishing, wish),
+  );
 }
