@@ -146,7 +146,7 @@ const bytecode = path.join(work, "bytecode.h");
 fs.writeFileSync(bytecode, run(compiler, [script]));
 
 // The ELF.
-const own = ["main.c", "heap.c", "init.c", "sys.c", "tree.c"].map((name) =>
+const own = ["main.c", "heap.c", "init.c", "lend.c", "sys.c", "tree.c"].map((name) =>
   path.join(native, name),
 );
 const parts = [

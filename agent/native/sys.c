@@ -6,6 +6,7 @@
  */
 #include "binding.h"
 #include "heap.h"
+#include "lend.h"
 #include "sys.h"
 #include "tree.h"
 
@@ -529,6 +530,12 @@ FUNCTION(sys_clone) {
   return answer(ctx, syscall(SYS_clone3, &arguments, sizeof arguments));
 }
 
+FUNCTION(sys_cloneOnto) {
+  INT64(0, flags);
+  INT(1, cgroup);
+  return answer(ctx, clone_onto((uint64_t)flags, cgroup));
+}
+
 FUNCTION(sys_pidfd) {
   INT(0, pid);
   return answer(ctx, syscall(SYS_pidfd_open, pid, 0));
@@ -945,10 +952,10 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(sync, 0),            ENTRY(mount, 5),
     ENTRY(unmount, 2),         ENTRY(pivotRoot, 0),
     ENTRY(chroot, 1),          ENTRY(chdir, 1),
-    ENTRY(clone, 2),           ENTRY(pidfd, 1),
-    ENTRY(setns, 2),           ENTRY(unshare, 1),
-    ENTRY(wait, 0),            ENTRY(reap, 1),
-    ENTRY(kill, 2),
+    ENTRY(clone, 2),           ENTRY(cloneOnto, 2),
+    ENTRY(pidfd, 1),           ENTRY(setns, 2),
+    ENTRY(unshare, 1),         ENTRY(wait, 0),
+    ENTRY(reap, 1),            ENTRY(kill, 2),
     ENTRY(execve, 3),          ENTRY(exit, 1),
     ENTRY(setsid, 0),          ENTRY(setgroups, 1),
     ENTRY(setgid, 1),          ENTRY(setuid, 1),

@@ -77,6 +77,8 @@ export class Agent implements Receiver {
   private init: { pid: number; pidfd: number } | undefined;
   /** Made ahead, and waiting for the container to be known. */
   private first: FirstProcess | undefined;
+  /** Has memory to give back that the first process had before it was executed; 0: there is none. */
+  private lender = 0;
   private loading: Loading | undefined;
   private memoryEvents = -1;
   private oomKills = 0;
@@ -265,6 +267,7 @@ export class Agent implements Receiver {
     const container = this.requireContainer();
     if (this.processes.size > 0 || listPids().length > 0)
       throw refused("invalid", "processes of this machine are still there");
+    this.dismissLender();
     this.container = undefined;
     if (this.init) sys.close(this.init.pidfd);
     this.init = undefined;
@@ -283,6 +286,7 @@ export class Agent implements Receiver {
     if (!this.prepared) throw refused("system", "the machine is not prepared");
     this.prepared = furnishContainer(args, this.prepared);
     this.first = FirstProcess.make(args, this.prepared.cgroup);
+    this.lender = this.first?.lender ?? 0;
     sys.sync();
     return {};
   }
@@ -307,8 +311,10 @@ export class Agent implements Receiver {
     if (!first && (!init || !this.processes.get(INIT_PROCESS)?.running))
       throw refused("invalid", "the container is not running");
     const made = first ? this.takeFirst(args) : undefined;
-    if (made) context.made = made;
-    else if (!first && init) context.init = init;
+    if (made) {
+      context.made = made;
+      this.loop.whenQuiet(() => this.dismissLender());
+    } else if (!first && init) context.init = init;
     const process = new ProgramProcess(args, text, context);
     this.processes.set(id, process);
     try {
@@ -342,6 +348,16 @@ export class Agent implements Receiver {
   private endFirst(): void {
     this.first?.end();
     this.first = undefined;
+    this.dismissLender();
+  }
+
+  /** It is gone when this comes back. */
+  private dismissLender(): void {
+    const { lender } = this;
+    this.lender = 0;
+    if (lender <= 0) return;
+    sys.kill(lender, SIGKILL);
+    sys.reap(lender);
   }
 
   /** What a new process needs; checks that it may have this number. */
@@ -474,6 +490,7 @@ export class Agent implements Receiver {
 
   private reap(): void {
     for (let ended; (ended = sys.wait());) {
+      if (ended.pid === this.lender) this.lender = 0;
       if (ended.pid === this.first?.pid) {
         this.first.close();
         this.first = undefined;

@@ -85,14 +85,17 @@ export function runChild(plan: ChildPlan): never {
 /** Enters a container that is not known yet, and becomes the program when it is. */
 export function runWaitingChild(plan: {
   furnish: Furnish;
+  /** Makes the process that goes on from here. @returns its PID as the agent sees it */
+  begin: () => number;
   /** Where the order comes, see `readOrder`. */
   order: number;
-  /** Close-on-exec: its end tells the agent that the child waits for the order. */
+  /** Takes the PID when the child waits for the order. */
   ready: number;
   stdio: ChildPlan["stdio"];
   report: number;
 }): never {
   orReport(plan.report, () => {
+    const pid = step("clone", plan.begin);
     adjustOomScore(SPAWN_DEFAULTS.oomScoreAdj);
     enterRoot(false);
     protectPaths(SETUP_DEFAULTS.readonlyPaths, SETUP_DEFAULTS.maskedPaths);
@@ -112,6 +115,7 @@ export function runWaitingChild(plan: {
     };
     const buffer = new ArrayBuffer(ORDER_SIZE);
     sys.ownMemory();
+    writeAll(plan.ready, sys.encode(String(pid)));
     sys.close(plan.ready);
     const { names, spawn } = readOrder(plan.order, buffer);
     if (spawn.oomScoreAdj) adjustOomScore(spawn.oomScoreAdj);

@@ -26,6 +26,10 @@ export type Names = Pick<Setup, "hostname" | "domainname">;
 const SEPARATOR = "\t";
 /** Ends the order: JSON has it in no place. */
 const END = "\0";
+/** Characters of a PID, at most. */
+const MAX_PID = 16;
+
+const NAMESPACES = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC;
 
 export class FirstProcess {
   private constructor(
@@ -36,19 +40,21 @@ export class FirstProcess {
     /** Where it says how its start went. */
     readonly report: number,
     private readonly order: number,
+    /** PID of the process whose memory it has until it is executed, see `cloneOnto`. */
+    readonly lender: number,
   ) {}
 
-  /** Comes back when it waits. */
-  static make(furnish: Furnish, cgroup: number): FirstProcess {
+  /** Comes back when it waits; undefined when it cannot be made: a start that does without says why. */
+  static make(furnish: Furnish, cgroup: number): FirstProcess | undefined {
     const stdio = openPipes(true);
     const [report, reportWrite] = sys.pipe();
     const [order, orderWrite] = sys.pipe();
     const [ready, readyWrite] = sys.pipe();
-    const flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC;
-    const pid = step("clone", () => sys.clone(flags, cgroup));
-    if (pid === 0)
+    const lender = step("clone", () => sys.clone(0, -1));
+    if (lender === 0)
       runWaitingChild({
         furnish,
+        begin: () => sys.cloneOnto(NAMESPACES, cgroup),
         order,
         ready: readyWrite,
         stdio: stdio.child,
@@ -57,12 +63,22 @@ export class FirstProcess {
     sys.close(order);
     sys.close(readyWrite);
     closeChilds(stdio, reportWrite);
-    const pidfd = sys.pidfd(pid);
-    // Its end says that the process waits, or has ended: then it is reaped before anything is asked of it.
-    sys.read(ready, new ArrayBuffer(1), 0, 1);
+    const pid = Number(readUntil(ready, END, new ArrayBuffer(MAX_PID)));
     sys.close(ready);
     sys.ownMemory();
-    return new FirstProcess(pid, pidfd, stdio, report, orderWrite);
+    if (pid > 0)
+      return new FirstProcess(
+        pid,
+        sys.pidfd(pid),
+        stdio,
+        report,
+        orderWrite,
+        lender,
+      );
+    const { input, output, error } = stdio;
+    closeAll([input, output, error, report, orderWrite]);
+    sys.kill(lender, SIGKILL);
+    return undefined;
   }
 
   /** Whether it is as that container's process has to be. */

@@ -13,6 +13,8 @@ import {
 export type Handler = (events: number) => void;
 
 const MAX_EVENTS = 64;
+/** Without an event for so long, nobody is in a hurry. */
+const QUIET_MS = 100;
 
 interface Timer {
   at: number;
@@ -26,6 +28,8 @@ export class EventLoop {
   private timers: Timer[] = [];
   /** To be run in the next round. */
   private next: (() => void)[] = [];
+  /** To be run when it is quiet. */
+  private leisure: (() => void)[] = [];
   /** No timer is due before. */
   private nextTimer = Infinity;
   private readonly tasks: (() => void)[] = [];
@@ -65,6 +69,11 @@ export class EventLoop {
     this.next.push(run);
   }
 
+  /** Runs once, when nothing has happened for a while. */
+  whenQuiet(run: () => void): void {
+    this.leisure.push(run);
+  }
+
   /** Runs in each round, after the handlers and before promise callbacks. */
   eachRound(task: () => void): void {
     this.tasks.push(task);
@@ -82,10 +91,12 @@ export class EventLoop {
       // Last, so that nothing is left that only these would do before the wait.
       this.guard(() => sys.runJobs());
       let count = 0;
+      let quiet = false;
       try {
         const now = this.next.length > 0 || busy();
-        const wait = now ? 0 : this.untilNextTimer();
+        const wait = now ? 0 : this.longestWait();
         count = sys.epollWait(this.epoll, this.events.buffer, wait);
+        quiet = count === 0 && wait === QUIET_MS;
       } catch (error) {
         this.onError(error);
       }
@@ -96,6 +107,7 @@ export class EventLoop {
       }
       this.runTimers();
       if (this.next.length > 0) this.runNext();
+      if (quiet) this.runLeisure();
     }
   }
 
@@ -103,6 +115,12 @@ export class EventLoop {
     const { next } = this;
     this.next = [];
     for (const run of next) this.guard(run);
+  }
+
+  private runLeisure(): void {
+    const { leisure } = this;
+    this.leisure = [];
+    for (const run of leisure) this.guard(run);
   }
 
   private guard(run: () => void): void {
@@ -113,10 +131,13 @@ export class EventLoop {
     }
   }
 
-  private untilNextTimer(): number {
-    if (this.nextTimer === Infinity) return -1;
+  /** In milliseconds; -1: for ever. */
+  private longestWait(): number {
+    const quiet = this.leisure.length > 0;
+    if (this.nextTimer === Infinity) return quiet ? QUIET_MS : -1;
     const left = this.nextTimer - sys.clock(CLOCK_MONOTONIC);
-    return Math.max(0, Math.ceil(left));
+    const untilTimer = Math.max(0, Math.ceil(left));
+    return quiet ? Math.min(untilTimer, QUIET_MS) : untilTimer;
   }
 
   private runTimers(): void {

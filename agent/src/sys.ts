@@ -88,6 +88,12 @@ export interface Sys {
 
   /** clone3(2) as a fork: 0 in the child. `cgroup` is a descriptor of a cgroup folder, or -1. */
   clone(flags: number, cgroup: number): number;
+  /**
+   * Makes a child of the caller's parent, in a cgroup, that goes on in the caller's memory; comes back in that child
+   * only, with its PID as the caller sees it. The caller keeps that memory, and nothing else, until it is killed: what
+   * an execve of the child would have to give back.
+   */
+  cloneOnto(flags: number, cgroup: number): number;
   pidfd(pid: number): number;
   setns(fd: number, flags: number): void;
   unshare(flags: number): void;
