@@ -285,7 +285,12 @@ export class Agent implements Receiver {
     this.prepare();
     if (!this.prepared) throw refused("system", "the machine is not prepared");
     this.prepared = furnishContainer(args, this.prepared);
-    this.first = FirstProcess.make(args, this.prepared.cgroup);
+    this.first = FirstProcess.make(
+      args,
+      this.prepared.cgroup,
+      this.loop,
+      this.channel,
+    );
     this.lender = this.first?.lender ?? 0;
     sys.sync();
     return {};

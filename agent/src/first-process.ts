@@ -3,11 +3,13 @@
  * namespaces, its root and the file systems that belong to them, and waits for the rest.
  */
 import {
+  INIT_PROCESS,
   SPAWN_DEFAULTS,
   type Furnish,
   type Setup,
   type Spawn,
 } from "../../protocol/index.js";
+import type { Channel } from "./channel.js";
 import { runWaitingChild } from "./child.js";
 import {
   CLONE_NEWIPC,
@@ -18,7 +20,11 @@ import {
 } from "./constants.js";
 import { step } from "./failure.js";
 import { readUntil, writeAll } from "./files.js";
-import { closeAll, closeChilds, openPipes, type Stdio } from "./stdio.js";
+import type { EventLoop } from "./loop.js";
+import { openOutputs } from "./process.js";
+import { Report } from "./report.js";
+import { closeAll, closeChilds, openPipes } from "./stdio.js";
+import type { OutputStream } from "./streams.js";
 
 export type Names = Pick<Setup, "hostname" | "domainname">;
 
@@ -35,17 +41,23 @@ export class FirstProcess {
   private constructor(
     readonly pid: number,
     readonly pidfd: number,
-    /** Of which the child's ends are closed. */
-    private readonly stdio: Stdio,
-    /** Where it says how its start went. */
-    readonly report: number,
+    /** Where its stdin comes from, should it have one. */
+    private input: number,
+    readonly outputs: readonly OutputStream[],
+    /** How its start went. */
+    readonly report: Report,
     private readonly order: number,
     /** PID of the process whose memory it has until it is executed, see `cloneOnto`. */
     readonly lender: number,
   ) {}
 
   /** Comes back when it waits; undefined when it cannot be made: a start that does without says why. */
-  static make(furnish: Furnish, cgroup: number): FirstProcess | undefined {
+  static make(
+    furnish: Furnish,
+    cgroup: number,
+    loop: EventLoop,
+    channel: Channel,
+  ): FirstProcess | undefined {
     const stdio = openPipes(true);
     const [report, reportWrite] = sys.pipe();
     const [order, orderWrite] = sys.pipe();
@@ -70,8 +82,9 @@ export class FirstProcess {
       return new FirstProcess(
         pid,
         sys.pidfd(pid),
-        stdio,
-        report,
+        stdio.input,
+        openOutputs(INIT_PROCESS, stdio, loop, channel),
+        new Report(report, loop),
         orderWrite,
         lender,
       );
@@ -94,13 +107,13 @@ export class FirstProcess {
     );
   }
 
-  /** @param stdin whether it has one */
-  takeStdio(stdin: boolean): Stdio {
-    if (!stdin) {
-      sys.close(this.stdio.input);
-      this.stdio.input = -1;
-    }
-    return this.stdio;
+  /** @param wanted whether it has a stdin */
+  takeInput(wanted: boolean): number {
+    const { input } = this;
+    this.input = -1;
+    if (wanted) return input;
+    sys.close(input);
+    return -1;
   }
 
   /**
@@ -122,8 +135,9 @@ export class FirstProcess {
 
   /** It has ended by itself. */
   close(): void {
-    const { input, output, error } = this.stdio;
-    closeAll([this.pidfd, input, output, error, this.report, this.order]);
+    for (const output of this.outputs) output.close();
+    this.report.close();
+    closeAll([this.pidfd, this.input, this.order]);
   }
 }
 

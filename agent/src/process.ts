@@ -10,18 +10,12 @@ import {
   type Spawn,
 } from "../../protocol/index.js";
 import type { Channel } from "./channel.js";
-import {
-  EPOLLIN,
-  O_NOCTTY,
-  O_NOFOLLOW,
-  O_NONBLOCK,
-  O_RDWR,
-} from "./constants.js";
+import { O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_RDWR } from "./constants.js";
 import type { Container } from "./container.js";
 import { Failure, step } from "./failure.js";
-import { enlarge } from "./files.js";
 import type { FirstProcess } from "./first-process.js";
 import type { EventLoop } from "./loop.js";
+import { Report } from "./report.js";
 import { closeAll, closeChilds, openPipes, type Stdio } from "./stdio.js";
 import { InputStream, OutputStream } from "./streams.js";
 
@@ -30,10 +24,6 @@ import { InputStream, OutputStream } from "./streams.js";
  * waits at most for its output to be sent. Docker's number.
  */
 const GRACE_MS = 2000;
-/** A longer report is cut. */
-const MAX_REPORT = 64 * 1024;
-/** Most say nothing: large memory would be cleared for it. */
-const SHORT_REPORT = 1024;
 
 export interface ProcessContext {
   loop: EventLoop;
@@ -58,8 +48,8 @@ export abstract class Process {
   pid = 0;
   exit: ProcessExit | undefined;
   private stdin: InputStream | undefined;
-  private stdout: OutputStream | undefined;
-  private stderr: OutputStream | undefined;
+  /** stdout, and stderr unless it has a terminal. */
+  private outputs: readonly OutputStream[] = [];
   private terminal = -1;
   /** The end was told, or is of no interest any more. */
   private told = false;
@@ -80,17 +70,18 @@ export abstract class Process {
 
   get state(): ProcessState {
     const { id, pid, exit } = this;
+    const [stdout, stderr] = this.outputs;
     return {
       process: id,
       pid,
       ...(exit ? { exit } : {}),
       stdout: {
-        produced: this.stdout?.produced ?? 0,
-        ended: this.stdout?.ended ?? true,
+        produced: stdout?.produced ?? 0,
+        ended: stdout?.ended ?? true,
       },
       stderr: {
-        produced: this.stderr?.produced ?? 0,
-        ended: this.stderr?.ended ?? true,
+        produced: stderr?.produced ?? 0,
+        ended: stderr?.ended ?? true,
       },
       stdinReceived: this.stdin?.received ?? 0,
     };
@@ -106,53 +97,33 @@ export abstract class Process {
    * @throws {Failure} why it could not be executed
    */
   async start(onPid: (pid: number) => void): Promise<void> {
-    const { context, program } = this;
-    const { made } = context;
-    const stdio = made
-      ? made.takeStdio(program.stdin ?? false)
-      : openStdio(program, context.container);
-    const [reportRead, reportWrite] = made ? [made.report, -1] : sys.pipe();
-    let pid: number;
-    try {
-      pid = made ? this.order(made) : this.fork(stdio.child, reportWrite);
-    } catch (error) {
-      closeAll([stdio.input, stdio.output, stdio.error, stdio.terminal]);
-      closeAll([reportRead]);
-      throw error;
-    } finally {
-      if (!made) closeChilds(stdio, reportWrite);
-    }
+    const { loop, channel, made } = this.context;
+    const child = made ? this.take(made) : this.makeChild();
+    const { pid, report } = child;
+    this.outputs = child.outputs;
     onPid(pid);
     this.stdin = new InputStream(
       streamOf(this.id, StreamChannel.Stdin),
-      stdio.input,
-      !program.tty,
-      context.loop,
-      context.channel,
+      child.input,
+      !this.program.tty,
+      loop,
+      channel,
     );
-    const report = await this.readReport(reportRead);
-    try {
-      this.accept(report);
-    } catch (error) {
-      closeAll([stdio.output, stdio.error, stdio.terminal]);
-      throw error;
-    }
+    this.terminal = child.terminal;
+    this.accept(await report.text);
     this.pid = pid;
-    this.terminal = stdio.terminal;
-    // A round later, so that the answer to the request comes before the output and the end.
-    context.loop.soon(() => {
-      // Given up meanwhile.
-      if (this.told) return closeAll([stdio.output, stdio.error]);
-      this.openOutputs(stdio);
-      this.stdin?.start();
-      if (this.exit) this.settle();
-    });
+    // Given up meanwhile.
+    if (this.told) return;
+    // The answer to the request is queued before the next round: it comes before the output and the end.
+    for (const output of this.outputs) output.begin(() => this.settle());
+    this.stdin.start();
+    if (this.exit) loop.soon(() => this.settle());
   }
 
   /** Its end was seen by wait(2). */
   ended(exit: ProcessExit): void {
     this.exit = exit;
-    if (this.stdout) this.settle();
+    if (this.pid > 0) this.settle();
   }
 
   data(
@@ -171,8 +142,9 @@ export abstract class Process {
   }
 
   ack(channel: StreamChannel, offset: number): void {
-    if (channel === StreamChannel.Stdout) this.stdout?.ack(offset);
-    if (channel === StreamChannel.Stderr) this.stderr?.ack(offset);
+    const [stdout, stderr] = this.outputs;
+    if (channel === StreamChannel.Stdout) stdout?.ack(offset);
+    if (channel === StreamChannel.Stderr) stderr?.ack(offset);
   }
 
   sync(): void {
@@ -202,36 +174,47 @@ export abstract class Process {
    */
   protected abstract fork(stdio: Stdio["child"], report: number): number;
 
-  /** Tells the child that was made before what it is to be. @returns its PID */
-  protected order(made: FirstProcess): number {
+  /** Tells the child that was made before what it is to be. */
+  protected order(made: FirstProcess): void {
     throw new Failure("invalid", `process ${made.pid} is of another kind`);
   }
 
   /** Reads the child's report. @throws {Failure} it could not start */
   protected abstract accept(report: string): void;
 
-  private get outputs(): OutputStream[] {
-    return [this.stdout, this.stderr].filter((output) => output !== undefined);
+  private makeChild(): Child {
+    const { loop, channel, container } = this.context;
+    const stdio = openStdio(this.program, container);
+    const { input, terminal } = stdio;
+    const [report, reportWrite] = sys.pipe();
+    let pid: number;
+    try {
+      pid = this.fork(stdio.child, reportWrite);
+    } catch (error) {
+      closeAll([input, stdio.output, stdio.error, terminal, report]);
+      throw error;
+    } finally {
+      closeChilds(stdio, reportWrite);
+    }
+    return {
+      pid,
+      input,
+      terminal,
+      outputs: openOutputs(this.id, stdio, loop, channel),
+      report: new Report(report, loop),
+    };
   }
 
-  private openOutputs(stdio: Stdio): void {
-    const { loop, channel } = this.context;
-    const settle = () => this.settle();
-    this.stdout = new OutputStream(
-      streamOf(this.id, StreamChannel.Stdout),
-      stdio.output,
-      loop,
-      channel,
-      settle,
-    );
-    if (stdio.error >= 0)
-      this.stderr = new OutputStream(
-        streamOf(this.id, StreamChannel.Stderr),
-        stdio.error,
-        loop,
-        channel,
-        settle,
-      );
+  private take(made: FirstProcess): Child {
+    try {
+      this.order(made);
+    } catch (error) {
+      made.close();
+      throw error;
+    }
+    const { pid, outputs, report } = made;
+    const input = made.takeInput(this.program.stdin ?? false);
+    return { pid, input, terminal: -1, outputs, report };
   }
 
   /** After its end: reads what is left, and tells the end when the output was sent. */
@@ -257,26 +240,37 @@ export abstract class Process {
     this.told = true;
     this.context.onExit(this);
   }
+}
 
-  /** What the child reports: "" once the program runs. */
-  private readReport(fd: number): Promise<string> {
-    const { loop } = this.context;
-    let bytes = new ArrayBuffer(SHORT_REPORT);
-    let length = 0;
-    return new Promise((resolve) => {
-      loop.add(fd, EPOLLIN, () => {
-        const count = sys.read(fd, bytes, length, bytes.byteLength - length);
-        if (count > 0) {
-          length += count;
-          if (length === SHORT_REPORT) bytes = enlarge(bytes, MAX_REPORT);
-          return;
-        }
-        loop.remove(fd);
-        sys.close(fd);
-        resolve(sys.decode(bytes, 0, length));
-      });
-    });
-  }
+/** A child and the agent's ends of what it has. */
+interface Child {
+  pid: number;
+  input: number;
+  outputs: readonly OutputStream[];
+  terminal: number;
+  report: Report;
+}
+
+/** @param id of the process whose they are */
+export function openOutputs(
+  id: number,
+  { output, error }: Pick<Stdio, "output" | "error">,
+  loop: EventLoop,
+  channel: Channel,
+): OutputStream[] {
+  const outputs = [
+    new OutputStream(streamOf(id, StreamChannel.Stdout), output, loop, channel),
+  ];
+  if (error >= 0)
+    outputs.push(
+      new OutputStream(
+        streamOf(id, StreamChannel.Stderr),
+        error,
+        loop,
+        channel,
+      ),
+    );
+  return outputs;
 }
 
 function openStdio(spawn: Program, container: Container): Stdio {

@@ -37,9 +37,8 @@ export class ProgramProcess extends Process {
     return pid;
   }
 
-  protected override order(made: FirstProcess): number {
+  protected override order(made: FirstProcess): void {
     made.go(this.context.container.setup, this.request);
-    return made.pid;
   }
 
   /** Nothing is said once the program runs. */

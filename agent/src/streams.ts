@@ -27,17 +27,27 @@ export class OutputStream implements Source {
   /** Set when the stream is to end at the next occasion; see `finish`. */
   private lastOffset: number | undefined;
 
-  /** @param fd non-blocking; owned by the stream from now on */
+  /** Called when the stream ended and all of it was sent. */
+  private onDone: (() => void) | undefined;
+
+  /**
+   * Until it begins, bytes are only read.
+   * @param fd non-blocking; owned by the stream from now on
+   */
   constructor(
     private readonly stream: number,
     fd: number,
     private readonly loop: EventLoop,
     private readonly channel: Channel,
-    /** Called when the stream ended and all of it was sent. */
-    private readonly onDone: () => void,
   ) {
     this.fd = fd;
     this.watch();
+  }
+
+  /** @param onDone called when the stream ended and all of it was sent */
+  begin(onDone: () => void): void {
+    this.onDone = onDone;
+    if (this.ring.end > 0 || this.ended) this.channel.wake(this);
   }
 
   /** Bytes read so far. */
@@ -96,7 +106,7 @@ export class OutputStream implements Source {
   }
 
   send(channel: Channel): Sending {
-    if (this.silent) return "idle";
+    if (this.silent || !this.onDone) return "idle";
     const { ring, stream } = this;
     if (this.sent < ring.end) {
       const length = channel.room(ring.end - this.sent);
