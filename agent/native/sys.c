@@ -446,9 +446,10 @@ FUNCTION(sys_duplicateAbove) {
   return answer(ctx, fcntl(fd, F_DUPFD_CLOEXEC, least));
 }
 
-FUNCTION(sys_closeFrom) {
-  INT(0, fd);
-  return answer(ctx, syscall(SYS_close_range, fd, ~0U, 0));
+FUNCTION(sys_closeRange) {
+  INT(0, first);
+  INT(1, last);
+  return answer(ctx, syscall(SYS_close_range, first, last, 0));
 }
 
 FUNCTION(sys_nonblock) {
@@ -948,7 +949,7 @@ static const JSCFunctionListEntry functions[] = {
     ENTRY(fchown, 3),          ENTRY(pipe, 0),
     ENTRY(dup, 2),             ENTRY(nonblock, 1),
     ENTRY(duplicate, 1),       ENTRY(setPipeSize, 2),
-    ENTRY(duplicateAbove, 2),  ENTRY(closeFrom, 1),
+    ENTRY(duplicateAbove, 2),  ENTRY(closeRange, 2),
     ENTRY(sync, 0),            ENTRY(mount, 5),
     ENTRY(unmount, 2),         ENTRY(pivotRoot, 0),
     ENTRY(chroot, 1),          ENTRY(chdir, 1),

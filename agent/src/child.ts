@@ -114,6 +114,8 @@ export function runWaitingChild(plan: {
       },
     };
     const buffer = new ArrayBuffer(ORDER_SIZE);
+    const { order, ready, report } = plan;
+    closeOthers([order, ready, report, ...plan.stdio]);
     sys.ownMemory();
     writeAll(plan.ready, sys.encode(String(pid)));
     sys.close(plan.ready);
@@ -234,6 +236,16 @@ function become(
       error.errno,
     );
   }
+}
+
+/** Now, and not when the program is executed. @param kept what is needed until then, beside stdin, stdout, stderr */
+function closeOthers(kept: number[]): void {
+  let first = 3;
+  for (const fd of kept.sort((a, b) => a - b)) {
+    if (fd > first) sys.closeRange(first, fd - 1);
+    first = fd + 1;
+  }
+  sys.closeRange(first, -1);
 }
 
 function takeStdio(stdio: Readonly<ChildPlan["stdio"]>): void {

@@ -22,6 +22,7 @@ import {
   areDisksFree,
   fillFiles,
   makeMountPoints,
+  mountEmptyFiles,
   mountExtra,
   mountFiles,
   mountRoot,
@@ -77,7 +78,7 @@ export function furnishContainer(
   mountRoot(SETUP_DEFAULTS.rootfs);
   mountDevices(SETUP_DEFAULTS.shmSize, false);
   mountSys(sysfs, true);
-  mountFiles(paths.map((path) => ({ path, content: "" })));
+  mountEmptyFiles(paths);
   return {
     ...prepared,
     furnished: { paths, sysfs, hasNoMachineId: hasNoMachineId() },
@@ -203,6 +204,9 @@ export function setClock(time: number): void {
   step("set the clock", () => sys.setClock(time));
 }
 
+/** Its descriptor, once it has been needed. */
+let randomPool: number | undefined;
+
 /** Base64 of 64 bytes. */
 const ENTROPY_CHARACTERS = 88;
 
@@ -215,11 +219,7 @@ export function reseed(entropy: string): void {
     throw new Failure("invalid", "entropy: at least 64 bytes are needed");
   const bytes = sys.encode(entropy);
   step("reseed the random pool", () => {
-    const random = sys.open(AT_FDCWD, "/dev/urandom", O_RDWR, 0);
-    try {
-      sys.addEntropy(random, bytes, 0, bytes.byteLength);
-    } finally {
-      sys.close(random);
-    }
+    randomPool ??= sys.open(AT_FDCWD, "/dev/urandom", O_RDWR, 0);
+    sys.addEntropy(randomPool, bytes, 0, bytes.byteLength);
   });
 }

@@ -78,16 +78,19 @@ export class FirstProcess {
     const pid = Number(readUntil(ready, END, new ArrayBuffer(MAX_PID)));
     sys.close(ready);
     sys.ownMemory();
-    if (pid > 0)
+    if (pid > 0) {
+      const outputs = openOutputs(INIT_PROCESS, stdio, loop, channel);
+      for (const output of outputs) output.reserve();
       return new FirstProcess(
         pid,
         sys.pidfd(pid),
         stdio.input,
-        openOutputs(INIT_PROCESS, stdio, loop, channel),
+        outputs,
         new Report(report, loop),
         orderWrite,
         lender,
       );
+    }
     const { input, output, error } = stdio;
     closeAll([input, output, error, report, orderWrite]);
     sys.kill(lender, SIGKILL);

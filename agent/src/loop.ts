@@ -87,12 +87,12 @@ export class EventLoop {
   /** Runs for ever. `busy` says whether there is work that needs no event to go on. */
   run(busy: () => boolean): never {
     for (;;) {
-      for (const task of this.tasks) this.guard(task);
-      // Last, so that nothing is left that only these would do before the wait.
-      this.guard(() => sys.runJobs());
+      for (const task of this.tasks) this.guard(task, 0);
       let count = 0;
       let quiet = false;
       try {
+        // Last, so that nothing is left that only these would do before the wait.
+        sys.runJobs();
         const now = this.next.length > 0 || busy();
         const wait = now ? 0 : this.longestWait();
         count = sys.epollWait(this.epoll, this.events.buffer, wait);
@@ -103,7 +103,7 @@ export class EventLoop {
       for (let i = 0; i < count; i++) {
         const handler = this.handlers.get(this.events[2 * i] as number);
         const events = this.events[2 * i + 1] as number;
-        if (handler) this.guard(() => handler(events));
+        if (handler) this.guard(handler, events);
       }
       this.runTimers();
       if (this.next.length > 0) this.runNext();
@@ -114,18 +114,18 @@ export class EventLoop {
   private runNext(): void {
     const { next } = this;
     this.next = [];
-    for (const run of next) this.guard(run);
+    for (const run of next) this.guard(run, 0);
   }
 
   private runLeisure(): void {
     const { leisure } = this;
     this.leisure = [];
-    for (const run of leisure) this.guard(run);
+    for (const run of leisure) this.guard(run, 0);
   }
 
-  private guard(run: () => void): void {
+  private guard(run: Handler, events: number): void {
     try {
-      run();
+      run(events);
     } catch (error) {
       this.onError(error);
     }
@@ -147,6 +147,6 @@ export class EventLoop {
     const due = this.timers.filter((timer) => timer.at <= now);
     this.timers = this.timers.filter((timer) => timer.at > now);
     this.nextTimer = Math.min(...this.timers.map((timer) => timer.at));
-    for (const timer of due) this.guard(timer.run);
+    for (const timer of due) this.guard(timer.run, 0);
   }
 }

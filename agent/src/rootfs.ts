@@ -27,9 +27,10 @@ import {
   MS_RDONLY,
   O_EXCL,
   O_RDONLY,
+  O_WRONLY,
 } from "./constants.js";
 import { Failure, step } from "./failure.js";
-import { createFile, makeFolder, readText } from "./files.js";
+import { createFile, makeFolder, readText, writeAll } from "./files.js";
 import { inRoot, ROOT } from "./in-root.js";
 import { parseMountOptions } from "./mount-options.js";
 import { mountShare, unmountShares } from "./shares.js";
@@ -47,8 +48,19 @@ const SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 /** Longer than any file of the engine. */
 const FILE_LIMIT = 1024 * 1024;
 
-/** By their paths in the container: where each is, and what was written into it. */
-const engineFiles = new Map<string, { source: string; content: string }>();
+/** A file of the engine's. */
+interface EngineFile {
+  /** Where it is. */
+  readonly source: string;
+  /** What was written into it. */
+  content: string;
+}
+
+/** By their paths in the container. */
+const engineFiles = new Map<string, EngineFile>();
+
+/** Those that are mounted, and empty yet: each with a descriptor. */
+const emptyFiles = new Map<EngineFile, number>();
 
 /** Makes the folders that are mounted on. */
 export function makeMountPoints(): void {
@@ -132,27 +144,38 @@ export function mountFiles(files: FileSetup[]): void {
   }
 }
 
+/** The same with files that are filled later. */
+export function mountEmptyFiles(paths: readonly string[]): void {
+  mountFiles(paths.map((path) => ({ path, content: "" })));
+  for (const file of engineFiles.values())
+    emptyFiles.set(file, sys.open(AT_FDCWD, file.source, O_WRONLY, 0));
+}
+
 function modeOf({ mode }: FileSetup): number {
   return mode === undefined ? FILE_MODE : mode & 0o7777;
 }
 
 /**
- * Writes them into their places where these are mounted, and mounts the others.
+ * Fills those that are mounted, and mounts the others.
  * @returns whether there were no others
  */
 export function fillFiles(files: FileSetup[]): boolean {
   const missing: FileSetup[] = [];
   for (const file of files) {
     const mounted = engineFiles.get(file.path);
-    if (!mounted) {
+    const fd = mounted && emptyFiles.get(mounted);
+    if (!mounted || fd === undefined) {
       missing.push(file);
       continue;
     }
-    step(`write ${file.path}`, () =>
-      createFile(mounted.source, file.content, modeOf(file)),
-    );
+    step(`write ${file.path}`, () => {
+      if (file.mode !== undefined) sys.fchmod(fd, modeOf(file));
+      writeAll(fd, sys.encode(file.content));
+    });
+    sys.close(fd);
     mounted.content = file.content;
   }
+  emptyFiles.clear();
   mountFiles(missing);
   return missing.length === 0;
 }

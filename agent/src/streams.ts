@@ -44,6 +44,11 @@ export class OutputStream implements Source {
     this.watch();
   }
 
+  /** Takes the memory that its bytes will need. */
+  reserve(): void {
+    void this.ring.buffer;
+  }
+
   /** @param onDone called when the stream ended and all of it was sent */
   begin(onDone: () => void): void {
     this.onDone = onDone;

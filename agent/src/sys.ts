@@ -67,8 +67,8 @@ export interface Sys {
   duplicate(fd: number): number;
   /** The same with a number of at least `least`. */
   duplicateAbove(fd: number, least: number): number;
-  /** Closes all descriptors from this number on. */
-  closeFrom(fd: number): void;
+  /** Closes all descriptors from the first number to the last; -1: to the end. */
+  closeRange(first: number, last: number): void;
   nonblock(fd: number): void;
   setPipeSize(fd: number, size: number): void;
   sync(): void;

@@ -69,7 +69,7 @@ function takeDescriptors(
   safe.forEach((fd, place) => {
     if (fd >= 0) sys.dup(fd, place);
   });
-  sys.closeFrom(REPORT + 1);
+  sys.closeRange(REPORT + 1, -1);
   sys.setrlimit(RLIMIT_NOFILE, MAX_OPEN, MAX_OPEN);
 }
 
