@@ -146,8 +146,8 @@ const bytecode = path.join(work, "bytecode.h");
 fs.writeFileSync(bytecode, run(compiler, [script]));
 
 // The ELF.
-const own = ["main.c", "heap.c", "init.c", "lend.c", "sys.c", "tree.c"].map((name) =>
-  path.join(native, name),
+const own = ["main.c", "heap.c", "init.c", "lend.c", "sys.c", "tree.c"].map(
+  (name) => path.join(native, name),
 );
 const parts = [
   ...objects("musl-gcc", engine, [...SPEED, "-w", ...HEADERS], ""),

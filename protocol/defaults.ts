@@ -4,7 +4,7 @@
  */
 import type { Setup, Spawn } from "./messages.js";
 
-/** Of {@link Setup}'s fields that need not be there. */
+/** Of {@link Setup}'s fields that need not be there; entropy has none. */
 export const SETUP_DEFAULTS = {
   domainname: "",
   machineId: "",
@@ -35,7 +35,7 @@ export const SETUP_DEFAULTS = {
     "/proc/sys",
     "/proc/sysrq-trigger",
   ],
-} as const satisfies Optional<Setup>;
+} as const satisfies Optional<Omit<Setup, "entropy">>;
 
 /** Of {@link Spawn}'s; a terminal has none. */
 export const SPAWN_DEFAULTS = {

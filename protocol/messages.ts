@@ -93,6 +93,11 @@ export interface Operations {
    */
   load: { args: Load; result: LoadResult };
   /**
+   * Adds entropy ahead of `setup`, which can then do without. For a machine of which there will be no copies; refused
+   * (`invalid`) once it was set up.
+   */
+  seed: { args: { entropy: string }; result: Record<string, never> };
+  /**
    * The machine was saved and has been brought back: it may be much later, and another machine may go on
    * from the same state. Sets the clock and adds entropy.
    */
@@ -194,8 +199,8 @@ export type DiskIndex = number;
 export interface Setup {
   /** Milliseconds since the epoch. */
   time: number;
-  /** At least 64 bytes of host entropy, base64. */
-  entropy: string;
+  /** At least 64 bytes of host entropy, base64. To be left out after `seed` only. */
+  entropy?: string;
   hostname: string;
   domainname?: string;
   /** 32 hex digits, for an image whose /etc/machine-id is empty; "" keeps it as it is. */

@@ -74,6 +74,8 @@ export class Agent implements Receiver {
   private prepared: Prepared | undefined;
   private container: Container | undefined;
   private setupBegun = false;
+  /** Has been given entropy of its own. */
+  private seeded = false;
   private init: { pid: number; pidfd: number } | undefined;
   /** Made ahead, and waiting for the container to be known. */
   private first: FirstProcess | undefined;
@@ -170,6 +172,8 @@ export class Agent implements Receiver {
         return this.furnish(request.args);
       case "load":
         return this.load(request.args);
+      case "seed":
+        return this.seed(request.args);
       case "wake":
         this.requireContainer();
         setClock(request.args.time);
@@ -249,6 +253,8 @@ export class Agent implements Receiver {
     if (this.setupBegun)
       throw refused("invalid", "this machine was set up before");
     if (this.loading) throw refused("invalid", "a program is being loaded");
+    if (args.entropy === undefined && !this.seeded)
+      throw refused("invalid", "entropy: this machine has had none");
     this.prepare();
     const { prepared } = this;
     if (!prepared) throw refused("system", "the machine is not prepared");
@@ -273,7 +279,7 @@ export class Agent implements Receiver {
     this.init = undefined;
     this.oomKills = 0;
     await removeContainer(container, this.loop);
-    this.setupBegun = false;
+    this.setupBegun = this.seeded = false;
     this.prepare();
     sys.collect();
     return {};
@@ -303,6 +309,14 @@ export class Agent implements Receiver {
       throw refused("invalid", "the machine is not furnished, or is loading");
     this.loading = Loading.begin(program, this.loop);
     return this.loading.result;
+  }
+
+  private seed({ entropy }: Operations["seed"]["args"]): Record<string, never> {
+    if (this.setupBegun)
+      throw refused("invalid", "this machine was set up before");
+    reseed(entropy);
+    this.seeded = true;
+    return {};
   }
 
   private async spawn(

@@ -105,8 +105,10 @@ export function setUpContainer(
   if (furnished) checkFurnished(setup, furnished);
   setClock(setup.time);
   done("clock");
-  reseed(setup.entropy);
-  done("entropy");
+  if (setup.entropy !== undefined) {
+    reseed(setup.entropy);
+    done("entropy");
+  }
   network.setUp(setup.network);
   done("network");
   let asFurnished = false;

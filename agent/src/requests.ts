@@ -11,7 +11,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
   hello: {},
   setup: {
     time: "number",
-    entropy: "string",
+    entropy: "string?",
     hostname: "string",
     domainname: "string?",
     machineId: "string?",
@@ -29,6 +29,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
   reset: {},
   furnish: { paths: "strings", program: "object" },
   load: { program: "object" },
+  seed: { entropy: "string" },
   wake: { time: "number", entropy: "string" },
   spawn: {
     process: "number",

@@ -24,7 +24,7 @@ const ORDINARY = record();
 
 test("an ordinary container's guest is told what is this container's own, and nothing else", () => {
   const { time, entropy, ...setup } = setupOf(ORDINARY, []);
-  assert.ok(time > 0 && entropy.length >= 88);
+  assert.ok(time > 0 && entropy && entropy.length >= 88);
   assert.deepEqual(Object.keys(setup).sort(), [
     "files",
     "hostname",
@@ -36,6 +36,11 @@ test("an ordinary container's guest is told what is this container's own, and no
     "env",
     "process",
   ]);
+});
+
+test("a guest that has entropy of its own is given none again", () => {
+  assert.ok(!("entropy" in setupOf(ORDINARY, [], true)));
+  assert.notEqual(setupOf(ORDINARY, []).entropy, setupOf(ORDINARY, []).entropy);
 });
 
 test("what is as the defaults have it is not said, though the user did", () => {

@@ -76,19 +76,26 @@ export function machineCpus(
   return defaults.vcpus;
 }
 
+/** Of the host's, for a guest. */
+export function freshEntropy(): string {
+  return randomBytes(64).toString("base64");
+}
+
 /**
  * Says no more than it must: an emulated guest takes its time to read.
  * @param shares the binds and volumes, as the host serves them
+ * @param seeded whether the guest has entropy of its own
  */
 export function setupOf(
   record: ContainerRecord,
   shares: readonly ShareSetup[],
+  seeded = false,
 ): Setup {
   const { config, hostConfig: host } = record;
   const privileged = host.Privileged ?? false;
   return {
     time: Date.now(),
-    entropy: randomBytes(64).toString("base64"),
+    ...(seeded ? {} : { entropy: freshEntropy() }),
     hostname: config.Hostname,
     network: {
       interfaces: interfacesOf(record),

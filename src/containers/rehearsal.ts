@@ -11,7 +11,7 @@ import type {
   Rehearsal,
 } from "../hypervisor/index.js";
 import { furnishOf } from "./furnishing.js";
-import { initSpawn, setupOf } from "./machine-spec.js";
+import { freshEntropy, initSpawn, setupOf } from "./machine-spec.js";
 import { plainRecord } from "./plain-record.js";
 import type { ContainerRecord } from "./record.js";
 import type { WritableDisks } from "./writable-disk.js";
@@ -55,6 +55,7 @@ export class StartRehearsal implements Rehearsal {
   }
 
   async load(agent: AgentClient, { program }: Furnishing): Promise<void> {
+    await agent.request("seed", { entropy: freshEntropy() });
     if (program.name === "") return;
     try {
       await agent.request("load", { program });

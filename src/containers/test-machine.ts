@@ -34,6 +34,7 @@ export class TestMachine implements Machine, AgentClient {
   settle: () => Promise<void> = () => Promise.resolve();
   readonly spans = [];
   readonly startKind = "cold";
+  readonly seeded = false;
   readonly fallback = undefined;
   /** Names of the operations the guest was asked for, and "kill", "pause", "resume". */
   readonly asked: string[] = [];

@@ -117,7 +117,7 @@ export interface Rehearsal {
   copyOf(blank: string): Promise<string>;
   /** Mounts both disks for a container that is to come. */
   furnish(agent: AgentClient, furnishing: Furnishing): Promise<void>;
-  /** Has a furnished machine, which will be one container's, load its program; without it, it is as good as before. */
+  /** Gives a furnished machine, which will be one container's, entropy of its own, and has it load its program. */
   load(agent: AgentClient, furnishing: Furnishing): Promise<void>;
 }
 
@@ -211,6 +211,8 @@ export interface Machine {
    * (what happened to the machine before it had an owner does not count) to the agent's hello.
    */
   readonly spans: { name: string; ms: number }[];
+  /** Its guest has been given entropy, and no other one goes on from the same state. */
+  readonly seeded: boolean;
   /** How it was started. */
   readonly startKind: StartKind;
   /** Why a faster way of starting it did not work, where one was tried. */

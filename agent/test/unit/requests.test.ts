@@ -5,7 +5,6 @@ import { checkRequest, parseRequest } from "../../src/requests.js";
 
 const SETUP = {
   time: 0,
-  entropy: "",
   hostname: "box",
   network: { interfaces: [] },
   files: [],

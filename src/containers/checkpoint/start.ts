@@ -1,5 +1,4 @@
 /** The machine of a checkpoint: its state, a copy of its disk, and the same places on the same networks. */
-import { randomBytes } from "node:crypto";
 import { rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { Conflict } from "../../errors.js";
@@ -7,6 +6,7 @@ import type { Machine } from "../../hypervisor/index.js";
 import type { NetworkService } from "../../networks/index.js";
 import { namesOf } from "../attach-networks.js";
 import type { Container } from "../container.js";
+import { freshEntropy } from "../machine-spec.js";
 import { forwardsOf, type MachineStartOptions } from "../machine-start.js";
 import { portRequests } from "../port-requests.js";
 import { ANSWER_LIMIT, answerWithin } from "../run/within.js";
@@ -57,7 +57,7 @@ export async function startFromCheckpoint(
       await answerWithin(
         machine.agent.request("wake", {
           time: Date.now(),
-          entropy: randomBytes(64).toString("base64"),
+          entropy: freshEntropy(),
         }),
         "wake",
         ANSWER_LIMIT,

@@ -136,7 +136,10 @@ export class Starting {
     const setup = trace.setup(() =>
       mounts.filledBy(
         answerWithin(
-          machine.agent.request("setup", setupOf(record, mounts.shares)),
+          machine.agent.request(
+            "setup",
+            setupOf(record, mounts.shares, machine.seeded),
+          ),
           "setup",
           fills ? FILL_LIMIT : ANSWER_LIMIT,
         ),

@@ -41,8 +41,8 @@ export async function furnish(
 }
 
 /**
- * Has a machine that is furnished, and stands still, run the image's program ahead. Not for a zygote, in which no code
- * of an image ever runs.
+ * Has a machine that is furnished, and stands still, take entropy and run the image's program ahead. Not for a zygote,
+ * of which there are copies, and in which no code of an image ever runs.
  * @throws whatever went wrong; the machine is of no use then
  */
 export async function load(
@@ -52,6 +52,7 @@ export async function load(
 ): Promise<void> {
   await machine.resume();
   await rehearsal.load(machine.agent, furnishing);
+  machine.seeded = true;
   await sleep(SETTLE_MS);
   await machine.pause();
 }

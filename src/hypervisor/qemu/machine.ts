@@ -44,6 +44,7 @@ export class QemuMachine implements Machine {
   readonly exited: Promise<MachineExit>;
   readonly spans: { name: string; ms: number }[];
   startKind: StartKind = "cold";
+  seeded = false;
   fallback: string | undefined;
   /** Of a machine of the pool, until it is handed over. */
   furnished: Furnished | undefined;
