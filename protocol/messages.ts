@@ -93,6 +93,11 @@ export interface Operations {
    */
   load: { args: Load; result: LoadResult };
   /**
+   * Does what `setup` will do to the first NIC, with an address of nobody's, and undoes it: a processor has the code of
+   * it at hand then, for a moment. Refused (`invalid`) once the machine was set up. After any other error it is of no use.
+   */
+  rouse: { args: Record<string, never>; result: Record<string, never> };
+  /**
    * Adds entropy ahead of `setup`, which can then do without. For a machine of which there will be no copies; refused
    * (`invalid`) once it was set up.
    */

@@ -172,6 +172,8 @@ export class Agent implements Receiver {
         return this.furnish(request.args);
       case "load":
         return this.load(request.args);
+      case "rouse":
+        return this.rouse();
       case "seed":
         return this.seed(request.args);
       case "wake":
@@ -309,6 +311,13 @@ export class Agent implements Receiver {
       throw refused("invalid", "the machine is not furnished, or is loading");
     this.loading = Loading.begin(program, this.loop);
     return this.loading.result;
+  }
+
+  private rouse(): Record<string, never> {
+    if (!this.prepared)
+      throw refused("invalid", "this machine was set up before");
+    this.prepared.network.rehearse();
+    return {};
   }
 
   private seed({ entropy }: Operations["seed"]["args"]): Record<string, never> {

@@ -28,6 +28,15 @@ const LOOPBACK_INDEX = 1;
 const FIRST_INDEX = 2;
 /** What the engine calls it, unless it was asked to call it otherwise. */
 const FIRST_NAME = "eth0";
+/** On a network for documentation (RFC 5737). */
+const NOBODYS: InterfaceSetup = {
+  index: 0,
+  name: FIRST_NAME,
+  mac: "02:00:00:00:00:01",
+  mtu: 1500,
+  addresses: ["192.0.2.2/24"],
+  gateways: ["192.0.2.1"],
+};
 const SYSFS = "/run/sysfs";
 const SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC;
 const DRIVER = "/sys/bus/virtio/drivers/virtio_net";
@@ -105,6 +114,19 @@ export class GuestNetwork {
     }
   }
 
+  /** Does what `setUp` will do, and undoes it but for the MAC address. @throws {Failure} naming the step that failed */
+  rehearse(): void {
+    if (this.nics.length === 0) return;
+    const batch = this.batch.clear();
+    this.add(batch, NOBODYS);
+    send(this.space.route, batch);
+    const undoing = this.batch.clear();
+    // The route goes with it.
+    for (const { address, prefix } of NOBODYS.addresses.map(parseCidr))
+      undoing.removeAddress("address", FIRST_INDEX, address, prefix);
+    send(this.space.route, undoing);
+  }
+
   /** Gives the container its addresses. @throws {Failure} naming the step that failed */
   setUp({ interfaces }: NetworkSetup): void {
     if (!interfaces.some(isFirst)) this.enter(this.bare);
@@ -173,7 +195,13 @@ export class GuestNetwork {
     for (const gateway of wanted.gateways)
       batch.defaultRoute(name + ": route", link, parseIp(gateway));
     if (nic.space !== this.space) this.move(nic, index, name, v6);
-    else if (v6) setIpv6(name, v6);
+    else if (v6) {
+      // It makes up its link-local address from the MAC address that it has then.
+      changeLink(this.space, `${name}: MAC address`, link, {
+        mac: change.mac,
+      });
+      setIpv6(name, v6);
+    }
   }
 
   /** Takes a NIC into the container's namespace, where it is down. */

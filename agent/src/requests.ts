@@ -29,6 +29,7 @@ const SHAPES: { [Op in OperationName]: Shape } = {
   reset: {},
   furnish: { paths: "strings", program: "object" },
   load: { program: "object" },
+  rouse: {},
   seed: { entropy: "string" },
   wake: { time: "number", entropy: "string" },
   spawn: {

@@ -23,6 +23,8 @@ const VIEWS: Record<string, string> = {
   processes: "ps -o pid,ppid,comm",
   disk: "df -k / | awk '{print $2, $3}'",
   NICs: "ls /sys/class/net",
+  network:
+    "ip address | sed s/valid.*//; ip route; ip -6 route; cat /proc/net/arp /proc/net/fib_trie",
   names: "hostname; domainname",
   "first process":
     "cd /proc/1; cat cmdline oom_score_adj limits cgroup; ls fd; readlink fd/0 cwd root; tr '\\0' '\\n' < environ; grep -E '^(Cap|NoNew|Seccomp|Uid|Gid|Groups|Sig|Shd|NSpid)' status",
@@ -37,6 +39,7 @@ before(async () => {
     TestContainer.boot(),
   ]);
   await furnished.machine.request("furnish", FURNISH);
+  await furnished.machine.request("rouse", {});
 });
 
 after(async () => {

@@ -418,6 +418,7 @@ test("the network is set up", async () => {
   assert.match(stdout, /02:42:ac:11:00:02/);
   assert.match(stdout, /inet 172\.17\.0\.2\/16 brd 172\.17\.255\.255/);
   assert.match(stdout, /inet6 fd00:17::2\/64/);
+  assert.match(stdout, /inet6 fe80::42:acff:fe11:2\/64/);
   assert.match(stdout, /default via 172\.17\.0\.1 dev eth0/);
   assert.match(stdout, /default via fd00:17::1 dev eth0/);
   assert.match(stdout, /inet 127\.0\.0\.1\/8/);

@@ -99,6 +99,7 @@ const results: {
   freeze: empty,
   reset: empty,
   furnish: empty,
+  rouse: empty,
   seed: empty,
   load: z.object({
     code: z.int().min(0).max(255),

@@ -105,12 +105,12 @@ export class QemuMachine implements Machine {
     await this.qmp.execute("cont");
   }
 
-  /** A machine that stands still goes on, and has its agent answer once; it stands still again after a moment. */
+  /** A machine that stands still goes on, and its guest stretches; it stands still again after a moment. */
   rouse(): void {
     if (this.#roused) return;
     this.#roused = this.resume();
     this.#roused
-      .then(() => this.agent.request("hello", {}))
+      .then(() => this.agent.request("rouse", {}))
       // Told to who has it go on for good.
       .catch(() => undefined);
     this.#moment = setTimeout(() => {
