@@ -72,7 +72,7 @@ build/hull-share: share-server/build $(SHARE_SOURCES)
 build/hull-jail build/hull-descriptors.so build/hull-send.node &: jail/build $(JAIL_SOURCES) $(MODULES)
 	jail/build build
 
-build/vmlinux: kernel/config.fragment kernel/build $(wildcard kernel/patches/*.patch) scripts/apt-private.sh
+build/vmlinux: kernel/config.fragment kernel/function-order kernel/build $(wildcard kernel/patches/*.patch) scripts/apt-private.sh
 	kernel/build $@
 
 build/rehearsal.erofs: agent/rehearsal/build agent/rehearsal/program.c | build/tools/mkfs.erofs
