@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <linux/sched.h>
-#include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 

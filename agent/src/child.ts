@@ -117,9 +117,9 @@ export function runWaitingChild(plan: {
     const { order, ready, report } = plan;
     closeOthers([order, ready, report, ...plan.stdio]);
     sys.ownMemory();
-    writeAll(plan.ready, sys.encode(String(pid)));
-    sys.close(plan.ready);
-    const { names, spawn } = readOrder(plan.order, buffer);
+    writeAll(ready, sys.encode(String(pid)));
+    sys.close(ready);
+    const { names, spawn } = readOrder(order, buffer);
     if (spawn.oomScoreAdj) adjustOomScore(spawn.oomScoreAdj);
     setNames(names);
     if (spawn.cwd !== undefined) makePath(spawn.cwd);
