@@ -21,9 +21,8 @@ import {
 import { step } from "./failure.js";
 import { readUntil, writeAll } from "./files.js";
 import type { EventLoop } from "./loop.js";
-import { openOutputs } from "./process.js";
 import { Report } from "./report.js";
-import { closeAll, closeChilds, openPipes } from "./stdio.js";
+import { closeAll, closeChilds, openOutputs, openPipes } from "./stdio.js";
 import type { OutputStream } from "./streams.js";
 
 export type Names = Pick<Setup, "hostname" | "domainname">;

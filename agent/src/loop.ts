@@ -27,9 +27,9 @@ export class EventLoop {
   private readonly events = new Uint32Array(MAX_EVENTS * 2);
   private timers: Timer[] = [];
   /** To be run in the next round. */
-  private next: (() => void)[] = [];
+  private readonly next: (() => void)[] = [];
   /** To be run when it is quiet. */
-  private leisure: (() => void)[] = [];
+  private readonly leisure: (() => void)[] = [];
   /** No timer is due before. */
   private nextTimer = Infinity;
   private readonly tasks: (() => void)[] = [];
@@ -106,21 +106,14 @@ export class EventLoop {
         if (handler) this.guard(handler, events);
       }
       this.runTimers();
-      if (this.next.length > 0) this.runNext();
-      if (quiet) this.runLeisure();
+      if (this.next.length > 0) this.runAll(this.next);
+      if (quiet) this.runAll(this.leisure);
     }
   }
 
-  private runNext(): void {
-    const { next } = this;
-    this.next = [];
-    for (const run of next) this.guard(run, 0);
-  }
-
-  private runLeisure(): void {
-    const { leisure } = this;
-    this.leisure = [];
-    for (const run of leisure) this.guard(run, 0);
+  /** What these put off comes later. */
+  private runAll(tasks: (() => void)[]): void {
+    for (const run of tasks.splice(0)) this.guard(run, 0);
   }
 
   private guard(run: Handler, events: number): void {

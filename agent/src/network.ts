@@ -122,8 +122,7 @@ export class GuestNetwork {
     send(this.space.route, batch);
     const undoing = this.batch.clear();
     // The route goes with it.
-    for (const { address, prefix } of NOBODYS.addresses.map(parseCidr))
-      undoing.removeAddress("address", FIRST_INDEX, address, prefix);
+    removeAddresses(undoing, "address", FIRST_INDEX, NOBODYS.addresses);
     send(this.space.route, undoing);
   }
 
@@ -141,13 +140,7 @@ export class GuestNetwork {
     for (const { index, addresses } of remove) {
       const nic = this.find(index);
       // Before the link is down: that alone takes its IPv6 addresses.
-      for (const { address, prefix } of addresses.map(parseCidr))
-        leaving.removeAddress(
-          `NIC ${index}: address`,
-          nic.index,
-          address,
-          prefix,
-        );
+      removeAddresses(leaving, `NIC ${index}: address`, nic.index, addresses);
       leaving.link(`NIC ${index}: down`, nic.index, { up: false });
       // By a name that none of those has that are there.
       leaving.link(`NIC ${index}: away`, nic.index, {
@@ -271,6 +264,18 @@ function setIpv6(name: string, on: boolean): void {
     if (on) writeText(`${conf}/accept_ra`, "0");
     writeText(`${conf}/disable_ipv6`, on ? "0" : "1");
   });
+}
+
+function removeAddresses(
+  batch: NetlinkBatch,
+  what: string,
+  link: number,
+  addresses: readonly string[],
+): void {
+  for (const text of addresses) {
+    const { address, prefix } = parseCidr(text);
+    batch.removeAddress(what, link, address, prefix);
+  }
 }
 
 function changeLink(

@@ -16,8 +16,14 @@ import { Failure, step } from "./failure.js";
 import type { FirstProcess } from "./first-process.js";
 import type { EventLoop } from "./loop.js";
 import { Report } from "./report.js";
-import { closeAll, closeChilds, openPipes, type Stdio } from "./stdio.js";
-import { InputStream, OutputStream } from "./streams.js";
+import {
+  closeAll,
+  closeChilds,
+  openOutputs,
+  openPipes,
+  type Stdio,
+} from "./stdio.js";
+import { InputStream, type OutputStream } from "./streams.js";
 
 /**
  * How long an ended process's streams stay open when its descendants hold them, and how long its exit
@@ -249,28 +255,6 @@ interface Child {
   outputs: readonly OutputStream[];
   terminal: number;
   report: Report;
-}
-
-/** @param id of the process whose they are */
-export function openOutputs(
-  id: number,
-  { output, error }: Pick<Stdio, "output" | "error">,
-  loop: EventLoop,
-  channel: Channel,
-): OutputStream[] {
-  const outputs = [
-    new OutputStream(streamOf(id, StreamChannel.Stdout), output, loop, channel),
-  ];
-  if (error >= 0)
-    outputs.push(
-      new OutputStream(
-        streamOf(id, StreamChannel.Stderr),
-        error,
-        loop,
-        channel,
-      ),
-    );
-  return outputs;
 }
 
 function openStdio(spawn: Program, container: Container): Stdio {

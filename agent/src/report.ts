@@ -40,7 +40,7 @@ export class Report {
     const count = sys.read(this.fd, bytes, length, room);
     if (count <= 0) {
       this.close();
-      this.resolve(length > 0 ? sys.decode(bytes, 0, length) : "");
+      this.resolve(sys.decode(bytes, 0, length));
       return;
     }
     this.length += count;

@@ -54,13 +54,12 @@ interface EngineFile {
   readonly source: string;
   /** What was written into it. */
   content: string;
+  /** Open while it is to be filled. */
+  fd?: number;
 }
 
 /** By their paths in the container. */
 const engineFiles = new Map<string, EngineFile>();
-
-/** Those that are mounted, and empty yet: each with a descriptor. */
-const emptyFiles = new Map<EngineFile, number>();
 
 /** Makes the folders that are mounted on. */
 export function makeMountPoints(): void {
@@ -148,7 +147,7 @@ export function mountFiles(files: FileSetup[]): void {
 export function mountEmptyFiles(paths: readonly string[]): void {
   mountFiles(paths.map((path) => ({ path, content: "" })));
   for (const file of engineFiles.values())
-    emptyFiles.set(file, sys.open(AT_FDCWD, file.source, O_WRONLY, 0));
+    file.fd = sys.open(AT_FDCWD, file.source, O_WRONLY, 0);
 }
 
 function modeOf({ mode }: FileSetup): number {
@@ -163,7 +162,7 @@ export function fillFiles(files: FileSetup[]): boolean {
   const missing: FileSetup[] = [];
   for (const file of files) {
     const mounted = engineFiles.get(file.path);
-    const fd = mounted && emptyFiles.get(mounted);
+    const fd = mounted?.fd;
     if (!mounted || fd === undefined) {
       missing.push(file);
       continue;
@@ -173,9 +172,9 @@ export function fillFiles(files: FileSetup[]): boolean {
       writeAll(fd, sys.encode(file.content));
     });
     sys.close(fd);
+    delete mounted.fd;
     mounted.content = file.content;
   }
-  emptyFiles.clear();
   mountFiles(missing);
   return missing.length === 0;
 }

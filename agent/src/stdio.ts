@@ -1,5 +1,12 @@
 /** The descriptors of a new process's streams. */
-import { WINDOW } from "../../protocol/index.js";
+import {
+  Channel as StreamChannel,
+  WINDOW,
+  streamOf,
+} from "../../protocol/index.js";
+import type { Channel } from "./channel.js";
+import type { EventLoop } from "./loop.js";
+import { OutputStream } from "./streams.js";
 
 /** The child's three, and the agent's ends. */
 export interface Stdio {
@@ -26,6 +33,28 @@ export function openPipes(stdin: boolean): Stdio {
     error: stderrRead,
     terminal: -1,
   };
+}
+
+/** The streams of the agent's ends. @param id of the process whose they are */
+export function openOutputs(
+  id: number,
+  { output, error }: Pick<Stdio, "output" | "error">,
+  loop: EventLoop,
+  channel: Channel,
+): OutputStream[] {
+  const outputs = [
+    new OutputStream(streamOf(id, StreamChannel.Stdout), output, loop, channel),
+  ];
+  if (error >= 0)
+    outputs.push(
+      new OutputStream(
+        streamOf(id, StreamChannel.Stderr),
+        error,
+        loop,
+        channel,
+      ),
+    );
+  return outputs;
 }
 
 /** Closes what is the child's. */

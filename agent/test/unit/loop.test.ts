@@ -26,12 +26,15 @@ function run(loop: EventLoop, waits: boolean[], busy = () => false): number[] {
   return asked;
 }
 
-function makeLoop(): EventLoop {
+/** It ends with what `onError` throws. */
+function makeLoop(
+  onError = (error: unknown): void => {
+    throw error;
+  },
+): EventLoop {
   const sys = { epollCreate: () => 3, epollControl: () => undefined };
   Object.assign(globalThis, { sys });
-  return new EventLoop((error) => {
-    throw error;
-  });
+  return new EventLoop(onError);
 }
 
 test("what is put off runs once, when nothing has happened for a while", () => {
@@ -56,10 +59,7 @@ test("it is not quiet while there is work", () => {
 
 test("a handler that fails keeps no other from its event, and the loop goes on", () => {
   const seen: string[] = [];
-  Object.assign(globalThis, {
-    sys: { epollCreate: () => 3, epollControl: () => undefined },
-  });
-  const loop = new EventLoop((error) => {
+  const loop = makeLoop((error) => {
     if ((error as Error).message === "over") throw error;
     seen.push((error as Error).message);
   });
